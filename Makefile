@@ -1,0 +1,72 @@
+# run, test, lint and docs each set up what they need, in .venv; a second call finds
+# it there. Only e2e-deps changes anything outside the checkout.
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3))
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The configuration of "make run"; the one that is made keeps all data below run/.
+CONFIG ?= run/regproxy.toml
+# The tests of "make test": any names that trial takes.
+TESTS ?= tests
+
+.PHONY: help run test lint docs e2e-deps clean
+.NOTPARALLEL:
+
+help:
+	@echo 'make run       start the proxy in the foreground [CONFIG=file]'
+	@echo 'make test      run the tests [TESTS=tests.oci]'
+	@echo 'make lint      check style, types, floors and news fragments'
+	@echo 'make docs      build the documentation into docs/_build/html'
+	@echo 'make e2e-deps  install the programs of the end-to-end tests (Debian, root)'
+	@echo 'make clean     remove .venv and what was built; run/ stays'
+
+run: $(VENV)/.has-run $(CONFIG)
+	$(BIN)/twistd --nodaemon --pidfile= regproxy --config $(CONFIG)
+
+test: $(VENV)/.has-test
+	$(BIN)/python -m tests.run $(TESTS)
+
+lint: $(VENV)/.has-lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/towncrier build --draft
+
+docs: $(VENV)/.has-docs
+	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going -b html docs docs/_build/html
+
+# Real clients and servers, and what they need to run as root in a container or a
+# virtual machine. python3-venv is for a Debian that has Python only.
+e2e-deps: export DEBIAN_FRONTEND := noninteractive
+e2e-deps:
+	apt-get update
+	apt-get install --yes --no-install-recommends \
+	    apache2-utils ca-certificates conmon containerd crun curl docker-registry \
+	    docker.io iptables openssl podman python3-venv runc skopeo
+
+clean:
+	rm -rf $(VENV) build dist docs/_build _trial_temp* .hypothesis \
+	    .mypy_cache .ruff_cache .import_linter_cache *.egg-info twisted/plugins/dropin.cache
+	find regproxy tests twisted docs -name __pycache__ -prune -exec rm -rf {} +
+
+# pip comes last into a virtual environment: where it is, the rest is complete.
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+# The extras behind each target; "make run" needs none.
+extras-run :=
+extras-test := test
+extras-lint := lint,test,docs
+extras-docs := docs
+
+# Without the compat mode an editable install hides twisted/plugins/ from twistd.
+$(VENV)/.has-%: setup.cfg pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check \
+	    --config-settings editable_mode=compat --editable '.[$(extras-$*)]'
+	touch $@
+
+run/regproxy.toml:
+	mkdir -p $(@D)
+	printf 'data = "%s"\n' '$(CURDIR)/run' > $@

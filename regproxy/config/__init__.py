@@ -1,0 +1,1 @@
+"""The configuration: a frozen model, and its loading from TOML."""

@@ -1,0 +1,308 @@
+"""A configuration file becomes a :class:`~regproxy.config.model.Config`, and back."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import tomli_w
+from attrs import evolve, fields
+from cattrs import BaseValidationError
+
+from regproxy.config.model import (
+    Auth,
+    CacheSection,
+    CASection,
+    Config,
+    DNSSection,
+    LimitsSection,
+    ManagementSection,
+    MirrorSection,
+    ProxySection,
+    RegistrySection,
+    RelaySection,
+    TLSSection,
+)
+from regproxy.config.structure import Problem, Problems, make_converter, path_text, problems
+from regproxy.oci.errors import HostInvalid, shown
+from regproxy.oci.names import Host
+from regproxy.policy.addresses import AllowEntry
+
+MASK: Final = "********"
+
+_Section = TypeVar("_Section")
+_Listening = TypeVar("_Listening", ProxySection, TLSSection, MirrorSection, ManagementSection)
+
+ReadFile = Callable[[Path], bytes]
+
+_UPSTREAM_EXPECTED: Final = "expected http(s)://HOST[:PORT][/PREFIX]"
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# The prefix has segments of unreserved characters (RFC 3986 section 2.3) that are
+# neither "." nor "..".
+_UPSTREAM: Final = re.compile(
+    r"(https?)://([^/?#@\s]+)((?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)*)/?", re.IGNORECASE
+)
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used.
+
+    Attributes:
+        problems: one line for each, with the key path; never a password.
+    """
+
+    def __init__(self, filename: str, lines: list[str]) -> None:
+        super().__init__("\n".join(f"{filename}: {line}" for line in lines))
+        self.problems = tuple(lines)
+
+
+def load(
+    path: Path | None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    uid: int | None = None,
+) -> Config:
+    """Read the file at *path*; None stands for all defaults.
+
+    Relative paths in it start at its directory. *environ* and *uid* (default: the
+    process's) decide the default of ``data``.
+
+    Raises:
+        ConfigError: the file or what it says cannot be used.
+    """
+    data = default_data(os.geteuid() if uid is None else uid, environ)
+    if path is None:
+        return loads("", "default configuration", data=data)
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"not UTF-8 at octet {error.start}"]) from None
+    return loads(text, str(path), data=data, directory=path.absolute().parent)
+
+
+def loads(
+    text: str,
+    filename: str,
+    *,
+    data: Path | None,
+    directory: Path = Path("/"),
+    read: ReadFile = Path.read_bytes,
+) -> Config:
+    """Read a configuration.
+
+    Args:
+        text: TOML.
+        filename: for messages.
+        data: the default of ``data``; None if there is none.
+        directory: where relative paths start.
+        read: gives the content of the files that are named, or raises OSError.
+
+    Raises:
+        ConfigError: with all problems at once.
+    """
+    try:
+        table = tomllib.loads(text)
+    except ValueError as error:
+        # Most are TOMLDecodeError; a number of thousands of digits is not.
+        raise ConfigError(filename, [f"not TOML: {error}"]) from None
+    except RecursionError:
+        raise ConfigError(filename, ["not TOML: nested too deeply"]) from None
+    if data is not None:
+        table.setdefault("data", str(data))
+    converter = make_converter(
+        directory,
+        {
+            ProxySection: _finish_listening,
+            TLSSection: _finish_listening,
+            MirrorSection: _finish_listening,
+            ManagementSection: _finish_listening,
+            DNSSection: _finish_dns,
+            RelaySection: _finish_relay,
+            CacheSection: partial(_finish_positive, ("max_size", "inactive")),
+            LimitsSection: partial(_finish_positive, [a.name for a in fields(LimitsSection)]),
+            CASection: partial(_finish_ca, read),
+            RegistrySection: partial(_finish_registry, read),
+        },
+    )
+    try:
+        config = converter.structure(table, Config)
+    except (BaseValidationError, Problems) as error:
+        lines = [f"{path_text(path)}: {message}" for path, message in problems(error)]
+        raise ConfigError(filename, lines) from None
+    return resolved(config)
+
+
+def resolved(config: Config) -> Config:
+    """*config* with every default that depends on other keys filled in."""
+    registries = {}
+    for host in config.registries:
+        section = config.registry(host)
+        registries[host] = evolve(
+            section,
+            upstream=tuple(_upstream(url, section.plain_http) for url in section.upstream),
+            auth=section.effective_auth,
+            access=section.effective_access,
+        )
+    return evolve(
+        config,
+        cache=evolve(config.cache, directory=config.cache_directory),
+        ca=evolve(config.ca, directory=config.ca_directory),
+        registries=registries,
+    )
+
+
+def effective(config: Config) -> str:
+    """*config* as TOML that :func:`loads` reads again, with passwords masked."""
+    masked = {host: _masked(section) for host, section in config.registries.items()}
+    converter = make_converter(Path("/"), {})
+    table = converter.unstructure(evolve(resolved(config), registries=masked))
+    return tomli_w.dumps(_without_none(table))
+
+
+def default_data(uid: int, environ: Mapping[str, str]) -> Path | None:
+    """Where data goes if nothing is said: the system's place for root, else the user's.
+
+    None when the environment names no home. The user's place is that of the XDG base
+    directory specification, which has relative paths ignored.
+    """
+    if uid == 0:
+        return Path("/var/lib/regproxy")
+    state = Path(environ.get("XDG_STATE_HOME", ""))
+    if state.is_absolute():
+        return state / "regproxy"
+    home = Path(environ.get("HOME", ""))
+    return home / ".local/state/regproxy" if home.is_absolute() else None
+
+
+def _finish_listening(section: _Listening) -> _Listening:
+    _raise_any(
+        (("listen", index), 'expected an endpoint such as "tcp:3128", found an empty text')
+        for index, endpoint in enumerate(section.listen)
+        if not endpoint.strip()
+    )
+    return section
+
+
+def _finish_dns(section: DNSSection) -> DNSSection:
+    if section.listen:
+        raise Problems([(("listen",), "not available in this version")])
+    return section
+
+
+def _finish_relay(section: RelaySection) -> RelaySection:
+    def found() -> Iterator[Problem]:
+        for index, entry in enumerate(section.allow):
+            try:
+                AllowEntry.parse(entry)
+            except ValueError as error:
+                yield ("allow", index), f"{error}, found {shown(entry)}"
+
+    _raise_any(found())
+    return section
+
+
+def _finish_positive(keys: Iterable[str], section: _Section) -> _Section:
+    _raise_any(((key,), "expected more than 0") for key in keys if not getattr(section, key))
+    return section
+
+
+def _finish_ca(read: ReadFile, section: CASection) -> CASection:
+    found: list[Problem] = []
+    if section.passphrase_file is not None:
+        _content(read, "passphrase_file", section.passphrase_file, found)
+    _raise_any(found)
+    return section
+
+
+def _finish_registry(read: ReadFile, section: RegistrySection) -> RegistrySection:
+    found = list(_credential_problems(section))
+    password = section.password
+    if section.password_file is not None:
+        content = _content(read, "password_file", section.password_file, found)
+        try:
+            password = content.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            found.append((("password_file",), "not UTF-8"))
+    if password == "" and not found:
+        key = "password" if section.password_file is None else "password_file"
+        found.append(((key,), "empty"))
+    if section.ca_file is not None:
+        _content(read, "ca_file", section.ca_file, found)
+    upstream = []
+    for index, url in enumerate(section.upstream):
+        try:
+            upstream.append(_upstream(url, section.plain_http))
+        except ValueError as error:
+            found.append((("upstream", index), str(error)))
+    _raise_any(found)
+    return evolve(section, password=password, upstream=tuple(upstream))
+
+
+def _credential_problems(section: RegistrySection) -> Iterator[Problem]:
+    both = section.password is not None and section.password_file is not None
+    neither = section.password is None and section.password_file is None
+    if both:
+        yield ("password_file",), "not together with password: give one of them"
+    if section.username is None:
+        if not neither:
+            yield ("username",), "missing: a password needs a user name"
+        elif section.auth is Auth.INJECT:
+            yield ("auth",), '"inject" needs username and password_file or password'
+    else:
+        if neither:
+            yield ("username",), "needs password_file or password"
+        # RFC 7617 section 2.
+        if not section.username or re.search(r"[\x00-\x1f\x7f:]", section.username):
+            yield ("username",), "expected a name without a colon or control characters"
+
+
+def _content(read: ReadFile, key: str, path: Path, found: list[Problem]) -> bytes:
+    try:
+        return read(path)
+    except OSError as error:
+        found.append(((key,), f"cannot read {shown(str(path), 200)}: {error.strerror}"))
+        return b""
+
+
+def _upstream(text: str, plain_http: bool) -> str:
+    """The canonical form of an upstream's address, without a slash at its end."""
+    match = _UPSTREAM.fullmatch(text)
+    if match is None:
+        # It may hold a password or a signature: not repeated.
+        raise ValueError(f"{_UPSTREAM_EXPECTED}, without credentials, query or fragment")
+    scheme, authority, prefix = match[1].lower(), match[2], match[3]
+    if scheme == "http" and not plain_http:
+        raise ValueError(f"http:// needs plain_http = true, found {shown(text)}")
+    default = _DEFAULT_PORTS[scheme]
+    try:
+        host = Host.parse(authority, default)
+    except HostInvalid as error:
+        raise ValueError(f"{_UPSTREAM_EXPECTED}: {error.message}") from None
+    return f"{scheme}://{host.authority.removesuffix(f':{default}')}{prefix}"
+
+
+def _masked(section: RegistrySection) -> RegistrySection:
+    if section.password is None or section.password_file is not None:
+        return evolve(section, password=None)
+    return evolve(section, password=MASK)
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: a key that is not set is not there."""
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if value is not None
+    }
+
+
+def _raise_any(found: Iterable[Problem]) -> None:
+    if problems_found := tuple(found):
+        raise Problems(problems_found)

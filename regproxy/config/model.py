@@ -1,0 +1,313 @@
+"""The configuration as frozen values. Plain data: any floor may read it.
+
+One section of the file is one class; the attribute is the key. Durations are
+seconds, sizes are bytes. What a key means to a user is told in
+``docs/reference/configuration.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from attrs import Factory, evolve, field, frozen
+
+from regproxy.oci.errors import HostInvalid
+from regproxy.oci.names import Host
+
+MiB: Final = 1 << 20
+GiB: Final = 1 << 30
+MINUTE: Final = 60.0
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+
+class Auth(StrEnum):
+    """Who authenticates at the upstream."""
+
+    FORWARD = "forward"
+    INJECT = "inject"
+
+
+class Access(StrEnum):
+    """Who may read what is stored of a registry."""
+
+    SHARED = "shared"
+    VERIFY = "verify"
+
+
+class Push(StrEnum):
+    """What happens to a push."""
+
+    FORWARD = "forward"
+    DENY = "deny"
+
+
+@frozen
+class HostPattern:
+    """``host``, ``host:port`` or ``*.suffix``, possibly with stars inside the suffix.
+
+    A star stands for one or more characters of the name, dots included. A
+    pattern without a port means port 443.
+    """
+
+    text: str
+    port: int = 443
+
+    @classmethod
+    def parse(cls, text: str) -> HostPattern:
+        """Read a pattern.
+
+        Raises:
+            ValueError: it is no pattern; the message says what one is.
+        """
+        if "*" not in text:
+            try:
+                host = Host.parse(text)
+            except HostInvalid:
+                raise ValueError("expected a host, host:port or *.suffix") from None
+            return cls(host.name, host.port)
+        name, colon, port = text.lower().partition(":")
+        if not re.fullmatch(r"[a-z0-9.*_-]+", name) or name.strip("*.") == "":
+            raise ValueError("expected a host, host:port or *.suffix")
+        if colon and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+            raise ValueError("expected a port from 1 to 65535 after the colon")
+        return cls(name, int(port) if colon else 443)
+
+    def matches(self, host: Host) -> bool:
+        """Whether *host* is one of these."""
+        if host.port != self.port:
+            return False
+        parts = (re.escape(part) for part in self.text.split("*"))
+        return re.fullmatch(".+".join(parts), host.name) is not None
+
+    def __str__(self) -> str:
+        return str(Host(self.text, self.port))
+
+
+DEFAULT_HOSTS: Final = tuple(
+    HostPattern.parse(text)
+    for text in (
+        "registry-1.docker.io",
+        "docker.io",
+        "index.docker.io",
+        "auth.docker.io",
+        "ghcr.io",
+        "quay.io",
+        "registry.k8s.io",
+        "gcr.io",
+        "*.gcr.io",
+        "*-docker.pkg.dev",
+        "mcr.microsoft.com",
+        "public.ecr.aws",
+        "*.dkr.ecr.*.amazonaws.com",
+        "registry.gitlab.com",
+        "nvcr.io",
+        "docker.elastic.co",
+        "lscr.io",
+    )
+)
+
+
+@frozen
+class ProxySection:
+    """``[proxy]``: the HTTP proxy that clients name in HTTPS_PROXY."""
+
+    listen: tuple[str, ...] = ("tcp:3128",)
+
+
+@frozen
+class TLSSection:
+    """``[tls]``: TLS straight to a registry's name. Off unless it listens somewhere."""
+
+    listen: tuple[str, ...] = ()
+
+
+@frozen
+class MirrorSection:
+    """``[mirror]``: a plain mirror. Off unless it listens somewhere."""
+
+    listen: tuple[str, ...] = ()
+
+
+@frozen
+class DNSSection:
+    """``[dns]``: intercepted names answer with ``addresses``. Not in this version."""
+
+    listen: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    forward_to: tuple[str, ...] = ()
+
+
+@frozen
+class ManagementSection:
+    """``[management]``: the site for people and machines."""
+
+    listen: tuple[str, ...] = ("tcp:8080:interface=127.0.0.1",)
+
+
+@frozen
+class InterceptionSection:
+    """``[interception]``: whose TLS is ended here, besides the hosts of ``[registries]``."""
+
+    hosts: tuple[HostPattern, ...] = DEFAULT_HOSTS
+
+
+@frozen
+class RelaySection:
+    """``[relay]``: exceptions from what may be tunnelled to.
+
+    Each entry of ``allow`` is an address, a network, or either with a port:
+    ``10.0.0.0/8``, ``192.0.2.7:8443``, ``[2001:db8::]/32``. Entries without a
+    port open port 443 only.
+    """
+
+    allow: tuple[str, ...] = ()
+
+
+@frozen
+class CacheSection:
+    """``[cache]``: the store. ``directory`` defaults to ``data``/cache.
+
+    Of the least recently used, as much goes as ``max_size`` and ``min_free`` (bytes
+    free on the file system; 0 for no such bound) ask for, and everything that was
+    ``inactive`` for so many seconds.
+    """
+
+    directory: Path | None = None
+    max_size: int = 32 * GiB
+    inactive: float = 60 * DAY
+    min_free: int = 0
+
+
+@frozen
+class CASection:
+    """``[ca]``: the certificate authority. ``directory`` defaults to ``data``/ca."""
+
+    directory: Path | None = None
+    passphrase_file: Path | None = None
+
+
+@frozen
+class FreshnessRule:
+    """``[[freshness.rule]]``: tags that ``match`` stay fresh for ``max_age`` seconds."""
+
+    match: re.Pattern[str]
+    max_age: float
+
+
+@frozen
+class FreshnessSection:
+    """``[freshness]``: how long a tag is answered without asking upstream."""
+
+    default: float = 0.0
+    stale_if_error: float = 7 * DAY
+    rule: tuple[FreshnessRule, ...] = ()
+
+
+@frozen
+class LimitsSection:
+    """``[limits]``: bounds on clients and upstreams. Durations in seconds."""
+
+    # A client has this long to send one request head, however it drips.
+    request_head: float = 30.0
+    # An idle connection is closed after this long.
+    client_idle: float = 5 * MINUTE
+    # A client that takes no byte of a response for this long is cut off.
+    client_stall: float = 5 * MINUTE
+    # Both directions of a tunnel silent for this long, and its whole life.
+    tunnel_idle: float = 10 * MINUTE
+    tunnel_total: float = 1 * DAY
+    connect: float = 10.0
+    # containerd 2.3 gives up when response headers take 30 s.
+    upstream_head: float = 25.0
+    upstream_idle: float = 60.0
+    upstream_head_size: int = 64 * 1024
+    # The distribution specification asks registries to take manifests of at
+    # least 4 MiB; Docker's client reads no more than that.
+    manifest_size: int = 4 * MiB
+
+
+@frozen
+class RegistrySection:
+    """``[registries."HOST"]``: how one registry is reached and who may read it.
+
+    ``auth`` and ``access`` of None mean the defaults, which depend on whether
+    there are credentials: see :attr:`effective_auth`, :attr:`effective_access`.
+    """
+
+    upstream: tuple[str, ...] = ()
+    auth: Auth | None = None
+    username: str | None = None
+    # Not in the repr: it would reach logs and tracebacks.
+    password: str | None = field(default=None, repr=False)
+    password_file: Path | None = None
+    access: Access | None = None
+    push: Push = Push.FORWARD
+    ca_file: Path | None = None
+    insecure: bool = False
+    plain_http: bool = False
+    relay_private: bool = False
+
+    @property
+    def effective_auth(self) -> Auth:
+        """``inject`` when there are credentials, else ``forward``."""
+        if self.auth is not None:
+            return self.auth
+        return Auth.INJECT if self.username is not None else Auth.FORWARD
+
+    @property
+    def effective_access(self) -> Access:
+        """``shared`` with ``inject``, else ``verify``."""
+        if self.access is not None:
+            return self.access
+        return Access.SHARED if self.effective_auth is Auth.INJECT else Access.VERIFY
+
+
+@frozen
+class Config:
+    """A whole configuration file, with the defaults filled in."""
+
+    data: Path
+    proxy: ProxySection = ProxySection()
+    tls: TLSSection = TLSSection()
+    mirror: MirrorSection = MirrorSection()
+    dns: DNSSection = DNSSection()
+    management: ManagementSection = ManagementSection()
+    interception: InterceptionSection = InterceptionSection()
+    relay: RelaySection = RelaySection()
+    cache: CacheSection = CacheSection()
+    ca: CASection = CASection()
+    freshness: FreshnessSection = FreshnessSection()
+    limits: LimitsSection = LimitsSection()
+    registries: dict[Host, RegistrySection] = Factory(dict)
+
+    @property
+    def cache_directory(self) -> Path:
+        """Where the store is."""
+        return self.cache.directory or self.data / "cache"
+
+    @property
+    def ca_directory(self) -> Path:
+        """Where ``ca.crt`` and ``ca.key`` are."""
+        return self.ca.directory or self.data / "ca"
+
+    def intercepts(self, host: Host) -> bool:
+        """Whether connections to *host* are intercepted (BEHAVIOUR: "intercepted")."""
+        return host.canonical in self.registries or any(
+            pattern.matches(host) for pattern in self.interception.hosts
+        )
+
+    def registry(self, host: Host) -> RegistrySection:
+        """The section of *host*, with ``upstream`` filled in.
+
+        A host without a section gets the defaults, whether it is intercepted or not.
+        """
+        host = host.canonical
+        section = self.registries.get(host, RegistrySection())
+        if section.upstream:
+            return section
+        scheme = "http" if section.plain_http else "https"
+        return evolve(section, upstream=(f"{scheme}://{host}",))

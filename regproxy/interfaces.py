@@ -1,0 +1,66 @@
+"""The seams between rooms of one floor: what is asked for and what is given.
+
+They stand below all rooms so that ``web`` can send what ``store`` keeps, and
+``registry`` can be tested against fakes, without one room importing another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from twisted.internet.defer import Deferred
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer, IResponse
+from zope.interface import Attribute, Interface
+
+from regproxy.oci.names import Digest, Host, Repository
+
+
+class IBlob(Interface):
+    """Content that can be read, whole already or still arriving.
+
+    Every holder closes its own.
+    """
+
+    digest: Digest = Attribute("What the content hashes to, once it is whole.")
+    size: int | None = Attribute("Length in bytes; None while it is not known.")
+    verified: bool = Attribute("Whether all bytes are here and hash to the digest.")
+
+    def readable(offset: int) -> int:
+        """How many bytes can be read now from *offset* on, without waiting."""
+
+    def when_changed() -> Deferred[None]:
+        """Fires when more bytes became readable or the content was verified.
+
+        Fails with what ended the transfer when it will never be whole.
+        """
+
+    def read(offset: int, length: int) -> Deferred[bytes]:
+        """At least one and at most *length* bytes from *offset*, within what is readable.
+
+        Never blocks the reactor for longer than a read from the page cache.
+        Fails with OSError when the disk does.
+        """
+
+    def close() -> None:
+        """Let go of it. Nothing may be read afterwards."""
+
+
+class IUpstream(Interface):
+    """The way to the registries."""
+
+    def request(
+        method: bytes,
+        host: Host,
+        target: bytes,
+        *,
+        headers: Headers,
+        repository: Repository | None = None,
+        authorization: bytes | None = None,
+        body: IBodyProducer | None = None,
+        inject: bool = True,
+    ) -> Awaitable[IResponse]:
+        """Ask *host*, and answer with the final response, its body not yet delivered.
+
+        Raises an ``UpstreamError`` when there is none.
+        """

@@ -1,0 +1,1 @@
+"""The ways in. Each ends at the same registry resource."""

@@ -1,0 +1,1 @@
+"""The heart: what a registry request means, joined from policy, store and upstream."""

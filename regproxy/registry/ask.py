@@ -1,0 +1,130 @@
+"""A client's question and the answers to it, as values."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import frozen
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
+
+from regproxy.config.model import Auth, RegistrySection
+from regproxy.interfaces import IBlob
+from regproxy.oci.media_types import DEFAULT_ACCEPT
+from regproxy.oci.names import Digest, Host, Repository, Tag
+from regproxy.oci.routes import Route
+from regproxy.policy.caching import CacheStatus, Kind
+
+
+@frozen
+class Ask:
+    """One request to one registry, whichever way it came in.
+
+    Attributes:
+        headers: what may go upstream of the client's header fields.
+        authorization: the client's Authorization, which goes to this registry or nowhere.
+    """
+
+    method: bytes
+    host: Host
+    section: RegistrySection
+    route: Route
+    headers: Headers
+    authorization: bytes | None
+    body: IBodyProducer | None = None
+
+    @property
+    def login(self) -> bytes | None:
+        """The login that decides what upstream lets this client read.
+
+        None when the proxy's own login is used.
+        """
+        return None if self.section.effective_auth is Auth.INJECT else self.authorization
+
+    @property
+    def accept(self) -> list[bytes]:
+        """The lines of Accept."""
+        return self.headers.getRawHeaders(b"accept", [])
+
+    def content_headers(self) -> Headers:
+        """The fields for a question about content: only what may change the answer."""
+        headers = Headers()
+        headers.setRawHeaders(b"Accept", self.accept or [DEFAULT_ACCEPT.encode()])
+        if agent := self.headers.getRawHeaders(b"user-agent"):
+            headers.setRawHeaders(b"User-Agent", agent)
+        return headers
+
+
+@frozen
+class Wanted:
+    """Content named by its digest, and where upstream has it."""
+
+    kind: Kind
+    host: Host
+    repository: Repository
+    digest: Digest
+    target: bytes
+
+
+@frozen
+class Content:
+    """The bytes are here, or on their way here. Whoever renders it closes the blob.
+
+    Attributes:
+        age: seconds since upstream was last asked, for what may change; None otherwise.
+        warning: what the client should know about a late answer.
+    """
+
+    blob: IBlob
+    kind: Kind
+    media_type: str
+    status: CacheStatus
+    age: float | None = None
+    warning: str | None = None
+
+
+@frozen
+class Description:
+    """What upstream says about content that is not here: the answer to a HEAD."""
+
+    kind: Kind
+    media_type: str
+    status: CacheStatus
+    digest: Digest | None
+    size: int | None
+
+
+@frozen
+class Relayed:
+    """Upstream's own answer, passed through. Whoever renders it consumes the body."""
+
+    response: IResponse
+    status: CacheStatus
+
+
+Answer = Content | Description | Relayed
+
+#: The media type of a blob for which upstream named none.
+OCTETS: Final = "application/octet-stream"
+
+
+def media_type_of(response: IResponse) -> str:
+    """The media type of an upstream's answer."""
+    (value,) = response.headers.getRawHeaders(b"content-type", [b""])[:1] or [b""]
+    return value.decode("latin-1").strip() or OCTETS
+
+
+def length_of(response: IResponse) -> int | None:
+    """The length of an upstream's answer in bytes, if it was announced."""
+    length = response.length
+    return None if length is UNKNOWN_LENGTH else int(length)
+
+
+def subject(route: Route) -> tuple[str | None, str | None]:
+    """The repository and the reference of a route, for the log."""
+    repository: Repository | None = getattr(route, "repository", None)
+    reference: Tag | Digest | None = getattr(route, "reference", getattr(route, "digest", None))
+    return (
+        None if repository is None else str(repository),
+        None if reference is None else str(reference),
+    )

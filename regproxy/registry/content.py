@@ -1,0 +1,261 @@
+"""Content by digest: served from the store, joined in flight, or fetched once.
+
+The order of the questions, for every GET and HEAD:
+
+1. Is it here, or on its way? Then may this client read it: see ``policy.access``. When
+   that is not known, upstream is asked by a HEAD for this very object in the client's
+   name, and a refusal is passed on.
+2. Is somebody else asking upstream for it now? Wait for upstream's first word.
+3. A HEAD is answered by upstream's HEAD. A GET begins the one transfer, which belongs
+   to nobody: it goes on when its first client leaves.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.iweb import IResponse
+
+from regproxy.config.model import LimitsSection
+from regproxy.interfaces import IUpstream
+from regproxy.oci.errors import RegistryError, Unavailable
+from regproxy.oci.names import Digest
+from regproxy.policy.access import may_read
+from regproxy.policy.caching import (
+    HIT,
+    CacheStatus,
+    Forward,
+    NoStore,
+    why_not_stored,
+)
+from regproxy.registry.ask import (
+    Answer,
+    Ask,
+    Content,
+    Description,
+    Relayed,
+    Wanted,
+    length_of,
+    media_type_of,
+)
+from regproxy.registry.grants import Grants
+from regproxy.registry.transfer import receive
+from regproxy.registry.waiting import Leaders
+from regproxy.store.errors import StoreError
+from regproxy.store.store import Store
+from regproxy.upstream.body import discard
+from regproxy.upstream.errors import UpstreamError
+
+# The registry cannot be asked without a transfer.
+NO_HEAD: Final = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+_UNCONFIRMED: Final = "stored here, but upstream cannot say whether you may read it"
+
+
+class Refused(RegistryError):
+    """Upstream does not let this client read stored content."""
+
+    _CODES: Final = {
+        401: "UNAUTHORIZED",
+        403: "DENIED",
+        404: "NAME_UNKNOWN",
+        429: "TOOMANYREQUESTS",
+    }
+    # The fields of a refusal that tell a client what to do about it.
+    _FIELDS: Final = (
+        b"www-authenticate",
+        b"retry-after",
+        b"ratelimit-limit",
+        b"ratelimit-remaining",
+    )
+
+    def __init__(self, response: IResponse) -> None:
+        super().__init__(f"upstream answered {response.code} when asked whether you may read this")
+        self.status = response.code
+        self.code = self._CODES.get(response.code, "UNKNOWN")
+        for name in self._FIELDS:
+            for value in response.headers.getRawHeaders(name, []):
+                self.headers[name.decode()] = value.decode("latin-1")
+
+
+class ContentService:
+    """Answers questions for content by its digest."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        upstream: IUpstream,
+        grants: Grants,
+        limits: LimitsSection,
+        clock: IReactorTime,
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._grants = grants
+        self._limits = limits
+        self._clock = clock
+        self._fetching = Leaders()
+        self._confirming = Leaders()
+
+    async def answer(self, ask: Ask, wanted: Wanted) -> Answer:
+        """Answer a GET or HEAD.
+
+        Raises:
+            Refused: upstream does not let this client read it.
+            UpstreamError: upstream was needed and failed.
+        """
+        while True:
+            if self.is_here(wanted.digest) or wanted.digest in self._fetching:
+                media_type = await self.authorise(ask, wanted)
+                content = self.hold(wanted, media_type)
+                if content is not None:
+                    return content
+                if wanted.digest in self._fetching:
+                    await self._fetching.led(wanted.digest)
+                continue
+            if ask.method == b"HEAD":
+                return await self._describe(ask, wanted)
+            return await self._fetch(ask, wanted)
+
+    def is_here(self, digest: Digest) -> bool:
+        """Whether the content is stored or arriving."""
+        return self._store.filling(digest) is not None or self._store.has(digest)
+
+    def hold(
+        self, wanted: Wanted, media_type: str, status: CacheStatus | None = None
+    ) -> Content | None:
+        """The content if it is here or arriving, to be closed by the caller."""
+        blob = self._store.open(wanted.digest)
+        if blob is not None:
+            return Content(blob, wanted.kind, media_type, status or HIT)
+        fill = self._store.filling(wanted.digest)
+        if fill is None:
+            return None
+        collapsed = status or CacheStatus(Forward.MISS, collapsed=True)
+        return Content(fill.reader(), wanted.kind, media_type, collapsed)
+
+    async def authorise(self, ask: Ask, wanted: Wanted) -> str:
+        """See that this client may read *wanted*; its media type in this repository.
+
+        Raises:
+            Refused: upstream does not let it.
+            Unavailable: upstream had to be asked and failed.
+        """
+        question = (wanted.host, wanted.repository, wanted.digest, ask.login)
+        while True:
+            known = self._store.index.membership(wanted.host, wanted.repository, wanted.digest)
+            verdict = may_read(
+                ask.section.effective_access,
+                member=known is not None,
+                granted=self._grants.holds(wanted.host, wanted.repository, ask.login),
+                public=self._grants.is_public(wanted.host, wanted.repository),
+            )
+            if known is not None and verdict.serve:
+                return known
+            if question not in self._confirming:
+                return await self._confirming.lead(question, self._confirm(ask, wanted), _ignore)
+            await self._confirming.led(question)
+
+    async def _confirm(self, ask: Ask, wanted: Wanted) -> str:
+        try:
+            response = await self._ask(b"HEAD", ask, wanted)
+            if response.code in NO_HEAD:
+                discard(response)
+                response = await self._ask(b"GET", ask, wanted)
+        except UpstreamError as error:
+            raise Unavailable(f"{_UNCONFIRMED}: {error}") from error
+        discard(response)
+        if response.code == HTTPStatus.OK:
+            return await self.learn(ask, wanted, media_type_of(response))
+        if response.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise Unavailable(f"{_UNCONFIRMED}: it answered {response.code}")
+        if response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            self._grants.revoke(wanted.host, wanted.repository, ask.login)
+        raise Refused(response)
+
+    async def learn(self, ask: Ask, wanted: Wanted, media_type: str) -> str:
+        """Remember that upstream served *wanted* to this client, and as what."""
+        self._grants.accept(wanted.host, wanted.repository, ask.login)
+        try:
+            await self._store.index.put_membership(
+                wanted.host, wanted.repository, wanted.digest, media_type
+            )
+        except StoreError as error:
+            # What is lost is a shortcut: upstream is asked again next time.
+            self._log.error("The index takes nothing: {reason}", reason=str(error))
+        return media_type
+
+    async def take(self, ask: Ask, wanted: Wanted, response: IResponse) -> Answer:
+        """Answer with the content whose GET was answered by *response*.
+
+        Content that is here already, or on its way, is not transferred again.
+        """
+        media_type = await self.learn(ask, wanted, media_type_of(response))
+        held = self.hold(wanted, media_type)
+        if held is not None:
+            discard(response)
+            return held
+        try:
+            fill = await self._store.begin(wanted.digest, length_of(response))
+        except OSError as error:
+            self._log.error(
+                "The store takes nothing, content passes uncached: {reason}", reason=str(error)
+            )
+            return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.DISK))
+        # The reader is made first: a small body may be whole before receive() returns.
+        reader = fill.reader()
+        receive(response, fill, self._clock, self._limits.upstream_idle)
+        status = CacheStatus(Forward.MISS, stored=True)
+        return Content(reader, wanted.kind, media_type, status)
+
+    async def _describe(self, ask: Ask, wanted: Wanted) -> Answer:
+        response = await self._ask(b"HEAD", ask, wanted)
+        if response.code != HTTPStatus.OK:
+            return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.STATUS))
+        discard(response)
+        media_type = await self.learn(ask, wanted, media_type_of(response))
+        return Description(
+            wanted.kind, media_type, CacheStatus(Forward.MISS), wanted.digest, length_of(response)
+        )
+
+    async def _fetch(self, ask: Ask, wanted: Wanted) -> Answer:
+        return await self._fetching.lead(wanted.digest, self._open(ask, wanted), drop)
+
+    async def _open(self, ask: Ask, wanted: Wanted) -> Answer:
+        response = await self._ask(b"GET", ask, wanted)
+        reason = why_not_stored(
+            wanted.kind,
+            response.code,
+            media_type_of(response),
+            length_of(response),
+            self._limits.manifest_size,
+        )
+        if reason is not None:
+            return Relayed(response, CacheStatus(Forward.MISS, detail=reason))
+        return await self.take(ask, wanted, response)
+
+    async def _ask(self, method: bytes, ask: Ask, wanted: Wanted) -> IResponse:
+        return await self._upstream.request(
+            method,
+            wanted.host,
+            wanted.target,
+            headers=ask.content_headers(),
+            repository=wanted.repository,
+            authorization=ask.authorization,
+        )
+
+
+def drop(answer: Answer) -> None:
+    """Let go of an answer that nobody wants any more. A transfer goes on."""
+    if isinstance(answer, Relayed):
+        discard(answer.response)
+    elif isinstance(answer, Content):
+        answer.blob.close()
+
+
+def _ignore(_: object) -> None:
+    """A confirmation is remembered; nobody has to take it."""

@@ -1,0 +1,160 @@
+"""The deferred-returning resource at which every way in ends: a decrypted request for a host."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Cooperator
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import FileBodyProducer
+from twisted.web.iweb import IBodyProducer
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from regproxy.config.model import Config
+from regproxy.oci.errors import BadRequest, Denied, Misdirected, RegistryError
+from regproxy.oci.names import Host
+from regproxy.oci.routes import parse_route
+from regproxy.registry.ask import Answer, Ask, Content, Description, Relayed, subject
+from regproxy.registry.errors import answer_to
+from regproxy.registry.representation import describe, describe_content, local_location
+from regproxy.registry.service import READS, RegistryService
+from regproxy.registry.transfer import relay
+from regproxy.store.errors import StoreError
+from regproxy.upstream.errors import UpstreamError
+from regproxy.web.headers import request_headers, response_headers
+from regproxy.web.sender import send
+from regproxy.web.site import StrictRequest
+
+
+class RegistryResource(Resource):
+    """Answers requests to intercepted registries.
+
+    Args:
+        service: answers the questions.
+        config: which hosts are registries, and their sections.
+        clock: for the pace of relayed bodies.
+    """
+
+    isLeaf = True
+    _log = Logger()
+
+    def __init__(self, service: RegistryService, config: Config, clock: IReactorTime) -> None:
+        super().__init__()
+        self._service = service
+        self._config = config
+        self._clock = clock
+        self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
+
+    def render(self, request: StrictRequest) -> int:
+        """Begin to answer; the rest happens when what is needed is there."""
+        answering = ensureDeferred(self._answer(request))
+        request.notifyFinish().addErrback(lambda _: answering.cancel())
+        answering.addErrback(self._failed, request)
+        return NOT_DONE_YET
+
+    async def _answer(self, request: StrictRequest) -> None:
+        try:
+            ask = self._read(request)
+            answer = await self._service.answer(ask)
+        except RegistryError as error:
+            request.answer_error(error)
+        except UpstreamError as error:
+            request.answer_error(answer_to(error))
+        else:
+            await self._render(request, ask, answer)
+
+    def _read(self, request: StrictRequest) -> Ask:
+        host = self._host_of(request)
+        request.note(registry=str(host))
+        route = parse_route(request.form.origin_form)
+        repository, reference = subject(route)
+        if reference is not None:
+            request.note(repository=repository, reference=reference)
+        elif repository is not None:
+            request.note(repository=repository)
+        authorization = request.requestHeaders.getRawHeaders(b"authorization", [])
+        if len(authorization) > 1:
+            raise BadRequest("more than one Authorization header field")
+        return Ask(
+            method=request.method,
+            host=host,
+            section=self._config.registry(host),
+            route=route,
+            headers=request_headers(request.requestHeaders),
+            authorization=authorization[0] if authorization else None,
+            body=self._body_of(request),
+        )
+
+    def _host_of(self, request: StrictRequest) -> Host:
+        """The registry that is asked.
+
+        Raises:
+            Misdirected: the connection, its SNI and Host do not name the same.
+            Denied: it is not a registry that is intercepted.
+        """
+        entered, asked = request.entry.host, request.authority
+        names = {host for host in (entered, asked) if host is not None}
+        sni = request.server_name() if request.entry.impersonated else None
+        if len(names) > 1 or (sni is not None and any(host.name != sni for host in names)):
+            raise Misdirected("the connection is for another host than the request")
+        if not names:
+            raise BadRequest("no Host header field: which registry is meant?")
+        (host,) = names
+        if not self._config.intercepts(host):
+            raise Denied(f"{host} is not a registry of this proxy: add it to [registries]")
+        return host.canonical
+
+    def _body_of(self, request: StrictRequest) -> IBodyProducer | None:
+        if request.method in READS or request.content is None:
+            return None
+        producer: IBodyProducer = FileBodyProducer(request.content, cooperator=self._cooperator)
+        return producer
+
+    async def _render(self, request: StrictRequest, ask: Ask, answer: Answer) -> None:
+        request.setHeader(b"Cache-Status", str(answer.status).encode())
+        request.note(cache=answer.status.word, reason=answer.status.detail)
+        match answer:
+            case Content():
+                await self._render_content(request, answer)
+            case Description():
+                self._render_description(request, answer)
+            case Relayed():
+                await self._render_relayed(request, ask, answer)
+
+    async def _render_content(self, request: StrictRequest, content: Content) -> None:
+        try:
+            span = describe_content(request, content)
+            if span is not None:
+                await send(request, content.blob, *span)
+        finally:
+            content.blob.close()
+        request.finish()
+
+    def _render_description(self, request: StrictRequest, description: Description) -> None:
+        describe(request, description)
+        request.finish()
+
+    async def _render_relayed(self, request: StrictRequest, ask: Ask, relayed: Relayed) -> None:
+        response = relayed.response
+        request.setResponseCode(response.code, response.phrase)
+        for name, values in response_headers(response.headers).getAllRawHeaders():
+            request.responseHeaders.setRawHeaders(name, values)
+        local_location(request.responseHeaders, ask.section)
+        request.setHeader(b"Cache-Status", str(relayed.status).encode())
+        await relay(response, request, self._clock, self._config.limits.upstream_idle)
+        request.finish()
+
+    def _failed(self, failure: Failure, request: StrictRequest) -> None:
+        if failure.check(CancelledError, ConnectionAborted):
+            # The client left; its request has been logged with that.
+            return
+        expected = failure.check(StoreError, UpstreamError, OSError) is not None
+        if not expected:
+            self._log.failure("A request could not be answered", failure)
+        if request.startedWriting:
+            request.cut(failure.getErrorMessage() if expected else "internal error")
+        else:
+            request.answer_error(RegistryError("internal error, see the log of the proxy"))

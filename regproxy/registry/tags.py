@@ -1,0 +1,283 @@
+"""Manifests by tag: a tag is only ever believed as long as policy says.
+
+A GET of a tag that is stored costs a HEAD upstream, which Docker Hub does not count
+as a pull. The content behind it is content by digest: see ``registry.content``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from attrs import evolve, frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from regproxy.config.model import FreshnessSection, LimitsSection
+from regproxy.interfaces import IUpstream
+from regproxy.oci.conditional import etag_of
+from regproxy.oci.errors import BlobDigestInvalid
+from regproxy.oci.media_types import normalise_accept
+from regproxy.oci.names import Digest, Host, Repository, Tag
+from regproxy.oci.routes import manifest_target
+from regproxy.policy.caching import CacheStatus, Forward, Kind, NoStore, why_not_stored
+from regproxy.policy.freshness import Freshness, judge
+from regproxy.registry.ask import (
+    Answer,
+    Ask,
+    Content,
+    Description,
+    Relayed,
+    Wanted,
+    length_of,
+    media_type_of,
+)
+from regproxy.registry.content import NO_HEAD, ContentService, drop
+from regproxy.registry.waiting import Leaders
+from regproxy.store.errors import StoreError
+from regproxy.store.index import TagEntry, TagKey
+from regproxy.store.store import Store
+from regproxy.upstream.body import discard, read
+from regproxy.upstream.errors import UpstreamError
+
+# RFC 9111 dropped Warning from the standard; docker and containers/image show it.
+_WARNING = '299 - "{}"'
+
+
+@frozen
+class _Question:
+    """One client's question for a tag."""
+
+    ask: Ask
+    repository: Repository
+    tag: Tag
+    key: TagKey
+
+
+class TagService:
+    """Answers questions for manifests by tag."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        content: ContentService,
+        store: Store,
+        upstream: IUpstream,
+        freshness: FreshnessSection,
+        limits: LimitsSection,
+        clock: IReactorTime,
+        now: Callable[[], float],
+    ) -> None:
+        self._content = content
+        self._store = store
+        self._upstream = upstream
+        self._freshness = freshness
+        self._limits = limits
+        self._clock = clock
+        self._now = now
+        self._fetching = Leaders()
+        # Registries that have answered HEAD of a manifest with 405 or no digest.
+        self._without_head: set[Host] = set()
+
+    async def answer(self, ask: Ask, repository: Repository, tag: Tag) -> Answer:
+        """Answer a GET or HEAD.
+
+        Raises:
+            Refused: upstream does not let this client read what is stored.
+            UpstreamError: upstream was needed and failed.
+        """
+        key = TagKey(ask.host, repository, tag, normalise_accept(ask.accept))
+        question = _Question(ask, repository, tag, key)
+        while True:
+            entry = self._store.index.tag(key)
+            if entry is not None and self._content.is_here(entry.digest):
+                return await self._answer_known(question, entry)
+            if ask.method == b"HEAD" and ask.host not in self._without_head:
+                return await self._describe(question)
+            if key not in self._fetching:
+                return await self._fetching.lead(key, self._fetch(question, None), drop)
+            await self._fetching.led(key)
+
+    def forget(self, host: Host, repository: Repository, tag: Tag) -> None:
+        """The tag was pushed or deleted: what it pointed to is no longer known."""
+        self._store.index.drop_tag(host, repository, tag).addErrback(
+            lambda failure: self._log.failure("A pushed tag was not forgotten", failure)
+        )
+
+    # A tag whose content is stored.
+
+    async def _answer_known(self, question: _Question, entry: TagEntry) -> Answer:
+        age = self._now() - entry.checked_at
+        freshness = judge(self._freshness, question.tag, age)
+        if freshness is Freshness.FRESH:
+            return await self._serve(question, entry, CacheStatus(detail="fresh"), None)
+        try:
+            if question.ask.host in self._without_head:
+                return await self._fetch(question, entry)
+            response = await self._ask(b"HEAD", question)
+        except UpstreamError as error:
+            if freshness is Freshness.EXPIRED:
+                raise
+            return await self._serve_stale(question, entry, str(error))
+        if _upstream_failed(response.code) and freshness is not Freshness.EXPIRED:
+            discard(response)
+            return await self._serve_stale(question, entry, f"upstream answered {response.code}")
+        digest = _digest_of(response)
+        if self._cannot_head(question.ask.host, response, digest):
+            return await self._fetch(question, entry)
+        if response.code == HTTPStatus.NOT_FOUND:
+            self.forget(question.ask.host, question.repository, question.tag)
+        if response.code != HTTPStatus.OK or digest is None:
+            return await self._refused(question, response)
+        discard(response)
+        media_type = await self._learn(question, digest, media_type_of(response))
+        if digest == entry.digest:
+            return await self._serve(question, entry, CacheStatus(Forward.STALE, detail="same"), 0)
+        status = CacheStatus(Forward.STALE, detail="changed")
+        if question.ask.method == b"HEAD":
+            return Description(Kind.MANIFEST, media_type, status, digest, length_of(response))
+        answer = await self._content.answer(question.ask, _wanted(question, digest))
+        return evolve(answer, status=evolve(answer.status, forward=Forward.STALE))
+
+    async def _refused(self, question: _Question, response: IResponse) -> Answer:
+        """Pass on the refusal that HEAD got, for a GET with the body that says why."""
+        if question.ask.method == b"HEAD":
+            return Relayed(response, CacheStatus(Forward.STALE, detail=NoStore.STATUS))
+        discard(response)
+        return await self._fetch(question, None)
+
+    async def _serve(
+        self, question: _Question, entry: TagEntry, status: CacheStatus, age: float | None
+    ) -> Answer:
+        wanted = _wanted(question, entry.digest)
+        media_type = await self._content.authorise(question.ask, wanted)
+        content = self._content.hold(wanted, media_type, status)
+        if content is None:
+            # It was evicted while the client's right to read it was asked for.
+            return await self._content.answer(question.ask, wanted)
+        return evolve(content, age=self._now() - entry.checked_at if age is None else age)
+
+    async def _serve_stale(self, question: _Question, entry: TagEntry, reason: str) -> Answer:
+        self._log.warn(
+            "{host} failed ({reason}), {repository}:{tag} is answered from the store",
+            host=str(question.ask.host),
+            repository=str(question.repository),
+            tag=str(question.tag),
+            reason=reason,
+        )
+        status = CacheStatus(Forward.STALE, detail="stale-if-error")
+        answer = await self._serve(question, entry, status, None)
+        if isinstance(answer, Content):
+            return evolve(answer, warning=f"stored answer, upstream failed: {reason}")
+        return answer
+
+    # A tag that is new.
+
+    async def _describe(self, question: _Question) -> Answer:
+        response = await self._ask(b"HEAD", question)
+        digest = _digest_of(response)
+        if self._cannot_head(question.ask.host, response, digest):
+            return await self._fetch(question, None)
+        if response.code != HTTPStatus.OK or digest is None:
+            return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.STATUS))
+        discard(response)
+        media_type = await self._learn(question, digest, media_type_of(response))
+        return Description(
+            Kind.MANIFEST, media_type, CacheStatus(Forward.MISS), digest, length_of(response)
+        )
+
+    def _cannot_head(self, host: Host, response: IResponse, digest: Digest | None) -> bool:
+        """Whether *host* has just shown that HEAD is no use there; *response* is dropped then."""
+        if response.code in NO_HEAD or (response.code == HTTPStatus.OK and digest is None):
+            discard(response)
+            self._without_head.add(host)
+            return True
+        return False
+
+    async def _fetch(self, question: _Question, entry: TagEntry | None) -> Answer:
+        """GET the tag; conditionally when *entry* tells what it was."""
+        response = await self._ask(b"GET", question, entry)
+        if entry is not None and response.code == HTTPStatus.NOT_MODIFIED:
+            discard(response)
+            await self._learn(question, entry.digest, entry.media_type)
+            return await self._serve(question, entry, CacheStatus(Forward.STALE, detail="same"), 0)
+        forward = Forward.MISS if entry is None else Forward.STALE
+        media_type = media_type_of(response)
+        reason = why_not_stored(
+            Kind.MANIFEST,
+            response.code,
+            media_type,
+            length_of(response),
+            self._limits.manifest_size,
+        )
+        if reason is not None:
+            return Relayed(response, CacheStatus(forward, detail=reason))
+        digest = _digest_of(response)
+        if digest is not None:
+            await self._learn(question, digest, media_type)
+            return await self._content.take(question.ask, _wanted(question, digest), response)
+        body = await read(
+            response, self._limits.manifest_size, self._limits.upstream_idle, self._clock
+        )
+        digest = Digest.of(body)
+        await self._store.put(digest, body)
+        await self._learn(question, digest, media_type)
+        return await self._content.answer(question.ask, _wanted(question, digest))
+
+    async def _learn(self, question: _Question, digest: Digest, media_type: str) -> str:
+        await self._content.learn(question.ask, _wanted(question, digest), media_type)
+        try:
+            await self._store.index.put_tag(question.key, TagEntry(digest, media_type, self._now()))
+        except StoreError as error:
+            self._log.error("The index takes nothing: {reason}", reason=str(error))
+        return media_type
+
+    async def _ask(
+        self, method: bytes, question: _Question, known: TagEntry | None = None
+    ) -> IResponse:
+        ask = question.ask
+        # Exactly the client's: the answer to a tag depends on it.
+        headers = Headers()
+        for name in (b"accept", b"user-agent"):
+            if values := ask.headers.getRawHeaders(name):
+                headers.setRawHeaders(name, values)
+        if known is not None:
+            headers.setRawHeaders(b"If-None-Match", [etag_of(known.digest)])
+        return await self._upstream.request(
+            method,
+            ask.host,
+            manifest_target(question.repository, question.tag),
+            headers=headers,
+            repository=question.repository,
+            authorization=ask.authorization,
+        )
+
+
+def _wanted(question: _Question, digest: Digest) -> Wanted:
+    repository = question.repository
+    return Wanted(
+        Kind.MANIFEST,
+        question.ask.host,
+        repository,
+        digest,
+        manifest_target(repository, digest),
+    )
+
+
+def _digest_of(response: IResponse) -> Digest | None:
+    """The digest that upstream says the manifest has; None if it does not say, or badly."""
+    values = response.headers.getRawHeaders(b"docker-content-digest", [])
+    if len(values) != 1:
+        return None
+    try:
+        return Digest.parse(values[0].decode("latin-1"))
+    except BlobDigestInvalid:
+        return None
+
+
+def _upstream_failed(status: int) -> bool:
+    """Whether *status* is a failure and no answer (BEHAVIOUR: "Upstream fails")."""
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS

@@ -1,0 +1,62 @@
+"""Waiting for work that does not belong to the one who waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+class Leaders:
+    """Who is already asking a question. The rest waits, then looks again."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[object, list[Deferred[None]]] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._waiting
+
+    def led(self, key: object) -> Deferred[None]:
+        """Fires when the one who asks *key* now has an answer; fails when it fails."""
+        waiter: Deferred[None] = Deferred()
+        self._waiting[key].append(waiter)
+        return waiter
+
+    async def lead(
+        self, key: object, work: Coroutine[Any, Any, T], unwanted: Callable[[T], None]
+    ) -> T:
+        """Do *work* as the one who asks *key*.
+
+        When the caller is cancelled the work goes on, and *unwanted* gets its result.
+        """
+        self._waiting[key] = []
+
+        def over(result: Any) -> Any:
+            for waiter in self._waiting.pop(key):
+                if not waiter.called:
+                    waiter.callback(result if isinstance(result, Failure) else None)
+            return result
+
+        return await shielded(ensureDeferred(work).addBoth(over), unwanted)
+
+
+def shielded(work: Deferred[T], unwanted: Callable[[T], None]) -> Deferred[T]:
+    """The result of *work*, which goes on when the returned Deferred is cancelled.
+
+    Its result is given to *unwanted* then, and its failure is dropped: it was the
+    answer to a question that nobody asks any more.
+    """
+    waiter: Deferred[T] = Deferred()
+
+    def deliver(result: T) -> None:
+        if waiter.called:
+            unwanted(result)
+        else:
+            waiter.callback(result)
+
+    work.addCallbacks(deliver, lambda failure: None if waiter.called else waiter.errback(failure))
+    return waiter

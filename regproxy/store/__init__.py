@@ -1,0 +1,1 @@
+"""Verified content on disk, its index, and the transfers in flight."""

@@ -1,0 +1,170 @@
+"""Blobs as files: where they are, how they are read, how they become durable.
+
+Layout below the cache directory::
+
+    blobs/sha256/ab/abcd…    whole, verified content, named by its digest
+    fills/                   transfers in flight; never served
+    index.sqlite3            see regproxy.store.index
+
+The functions that write run in a worker thread; the ones that read run anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from regproxy.oci.names import Digest
+from regproxy.store.errors import StoreUnusable
+
+T = TypeVar("T")
+
+# Errors that say "not without waiting" (EAGAIN) or "this file system does not
+# know how to tell" (EOPNOTSUPP): preadv2(2), RWF_NOWAIT.
+_WOULD_WAIT: Final = frozenset({errno.EAGAIN, errno.EOPNOTSUPP})
+
+
+class Workers(Protocol):
+    """Runs blocking calls off the reactor thread."""
+
+    def run(self, call: Callable[[], T]) -> Deferred[T]:
+        """The result of ``call()``, run in a worker thread."""
+
+
+@frozen
+class ThreadWorkers:
+    """:class:`Workers` over a thread pool that somebody else starts and stops."""
+
+    reactor: IReactorFromThreads
+    pool: ThreadPool
+
+    def run(self, call: Callable[[], T]) -> Deferred[T]:
+        """The result of ``call()``, run in one of the pool's threads."""
+        deferred: Deferred[T] = deferToThreadPool(self.reactor, self.pool, call)
+        return deferred
+
+
+def read(workers: Workers, descriptor: int, length: int, offset: int) -> Deferred[bytes]:
+    """Up to *length* bytes at *offset*: at once from the page cache, else by a worker.
+
+    A read that the page cache can answer in part answers with that part.
+    """
+    buffer = bytearray(length)
+    try:
+        got = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno not in _WOULD_WAIT:
+            raise
+        return workers.run(lambda: os.pread(descriptor, length, offset))
+    del buffer[got:]
+    return succeed(bytes(buffer))
+
+
+@frozen
+class BlobDirectory:
+    """The files of one cache directory."""
+
+    root: Path
+
+    def path(self, digest: Digest) -> Path:
+        """Where whole content stands."""
+        return self.root / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+
+    @property
+    def fills(self) -> Path:
+        """Where transfers are written until they are whole."""
+        return self.root / "fills"
+
+    def prepare(self) -> None:
+        """Make the directories.
+
+        Raises:
+            StoreUnusable: it cannot be created or written.
+        """
+        try:
+            for directory in (self.root / "blobs", self.fills):
+                directory.mkdir(parents=True, exist_ok=True)
+            probe = self.fills / ".probe"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreUnusable(
+                f"cache directory {self.root} cannot be written ({error.strerror}):"
+                " give another one as [cache] directory, or the user the right to write there"
+            ) from error
+
+    def open(self, digest: Digest) -> tuple[int, int] | None:
+        """A descriptor for reading and the size in bytes; None when it is not here."""
+        try:
+            descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        return descriptor, os.fstat(descriptor).st_size
+
+    def commit(self, descriptor: int, partial: Path, digest: Digest) -> None:
+        """Make verified content durable under its name: fsync, rename, fsync of the directories.
+
+        After a crash at any point the name is either absent or whole.
+        """
+        final = self.path(digest)
+        os.fsync(descriptor)
+        created = _make_directories(final.parent, self.root)
+        partial.rename(final)
+        _sync_directory(final.parent)
+        for directory in created:
+            _sync_directory(directory.parent)
+
+
+def write_all(descriptor: int, chunks: list[bytes], offset: int) -> int:
+    """Write *chunks* at *offset*, however often the system stops short; bytes written."""
+    data = memoryview(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], offset + written)
+    return written
+
+
+def discard(descriptor: int, partial: Path) -> None:
+    """Close and remove a transfer that came to nothing."""
+    os.close(descriptor)
+    with contextlib.suppress(FileNotFoundError):
+        partial.unlink()
+
+
+def sweep(fills: Path, before: float) -> int:
+    """Remove the files of *fills* last written *before* (seconds since the epoch); how many."""
+    removed = 0
+    for path in fills.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _make_directories(path: Path, root: Path) -> list[Path]:
+    created = []
+    while path != root and not path.exists():
+        created.append(path)
+        path = path.parent
+    for directory in reversed(created):
+        directory.mkdir(exist_ok=True)
+    return created
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,223 @@
+"""The twistd plugin's side of regproxy: options, services, reloading."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.application.internet import TimerService
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from regproxy.config.load import ConfigError, effective, load
+from regproxy.config.model import Config
+from regproxy.store.errors import StoreUnusable
+from regproxy.tls.errors import CAError
+from regproxy.wiring import Foundation, House
+
+# Seconds between writes of the times of last use: what a kill loses of them.
+FLUSH_INTERVAL: Final = 30.0
+
+
+class Options(usage.Options):
+    """The command line of ``twistd regproxy``."""
+
+    synopsis = "[options]"
+    longdesc = "A caching, TLS-intercepting proxy for container registries."
+    optParameters = [["config", "c", None, "The TOML file with the configuration."]]
+    optFlags = [["check", None, "Check the configuration, print it with all defaults, and exit."]]
+
+    def postOptions(self) -> None:
+        """Load the configuration, or say what is wrong with it and exit."""
+        path = self["config"]
+        self.path = None if path is None else Path(path).absolute()
+        try:
+            self.loaded = load(self.path)
+        except ConfigError as error:
+            sys.exit(str(error))
+        if self["check"]:
+            sys.stdout.write(effective(self.loaded))
+            sys.exit(0)
+
+
+def makeService(options: Options) -> MultiService:
+    """The services of one proxy, not yet started."""
+    from twisted.internet import reactor
+
+    return make_service(reactor, options.loaded, options.path)
+
+
+def make_service(reactor: Any, config: Config, path: Path | None) -> MultiService:
+    """The services of one proxy with *config*, which came from the file at *path*."""
+    try:
+        foundation = Foundation.lay(reactor, config)
+    except CAError as error:
+        sys.exit(str(error))
+    proxy = ProxyService(reactor, foundation, config, path)
+    proxy.addService(StoreService(foundation))
+    proxy.addService(TimerService(FLUSH_INTERVAL, foundation.store.flush_access_times))
+    for way, descriptions in listeners(config).items():
+        for description in descriptions:
+            factory = CurrentFactory(lambda way=way: proxy.house.ways[way])
+            proxy.addService(ListenerService(reactor, description, factory))
+    return proxy
+
+
+def listeners(config: Config) -> dict[str, tuple[str, ...]]:
+    """Endpoint descriptions by way in."""
+    return {
+        "proxy": config.proxy.listen,
+        "tls": config.tls.listen,
+        "management": config.management.listen,
+    }
+
+
+@implementer(IProtocolFactory)
+class CurrentFactory:
+    """A listener's factory that outlives the configuration."""
+
+    def __init__(self, current: Callable[[], IProtocolFactory]) -> None:
+        self._current = current
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        """A protocol as the configuration of this moment wants it."""
+        return self._current().buildProtocol(addr)
+
+    def doStart(self) -> None:
+        """Nothing: the factories behind this one need no start."""
+
+    def doStop(self) -> None:
+        """Nothing: see doStart."""
+
+
+class ListenerService(Service):
+    """One listening port.
+
+    It is bound before privileges are dropped; when that fails the program ends with one
+    line that says why, where twistd would show a traceback.
+    """
+
+    def __init__(self, reactor: Any, description: str, factory: IProtocolFactory) -> None:
+        self._reactor = reactor
+        self._description = description
+        self._factory = factory
+        self._port: IListeningPort | None = None
+
+    def privilegedStartService(self) -> None:
+        """Bind and listen."""
+        try:
+            endpoint = serverFromString(self._reactor, self._description)
+        except (ValueError, TypeError, ImportError) as error:
+            sys.exit(f"{self._description}: not an endpoint that Twisted knows: {error}")
+        endpoint.listen(self._factory).addCallbacks(self._listening, self._failed)
+
+    def stopService(self) -> Deferred[Any]:
+        """Accept no more connections."""
+        super().stopService()
+        port, self._port = self._port, None
+        return maybeDeferred(lambda: None if port is None else port.stopListening())
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._port = port
+
+    def _failed(self, failure: Failure) -> None:
+        sys.exit(f"cannot listen on {self._description}: {failure.getErrorMessage()}")
+
+
+class StoreService(Service):
+    """The store's threads and database, which must not be held across a fork."""
+
+    _log = Logger()
+
+    def __init__(self, foundation: Foundation) -> None:
+        self._foundation = foundation
+
+    def startService(self) -> None:
+        """Open the store."""
+        super().startService()
+        foundation = self._foundation
+        try:
+            foundation.directory.prepare()
+            foundation.index.open()
+        except StoreUnusable as error:
+            sys.exit(str(error))
+        foundation.disk_pool.start()
+        foundation.index_pool.start()
+        foundation.store.sweep().addErrback(
+            lambda failure: self._log.failure("Old transfers were not swept", failure)
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Write what is left to write, and close the store."""
+        super().stopService()
+        return self._foundation.store.flush_access_times().addBoth(self._close)
+
+    def _close(self, result: Any) -> Any:
+        self._foundation.disk_pool.stop()
+        self._foundation.index_pool.stop()
+        self._foundation.index.close()
+        return result
+
+
+class ProxyService(MultiService):
+    """The whole proxy: its other services, and the configuration in force."""
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, foundation: Foundation, config: Config, path: Path | None
+    ) -> None:
+        super().__init__()
+        self.house = House.build(foundation, config)
+        self._reactor = reactor
+        self._foundation = foundation
+        self._path = path
+
+    def startService(self) -> None:
+        """Start everything, and reload on SIGHUP."""
+        super().startService()
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        self._log.info(
+            "The CA is {path}/ca.crt; content is kept in {cache}",
+            path=str(self.house.config.ca_directory),
+            cache=str(self.house.config.cache_directory),
+        )
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop everything."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        return gatherResults([super().stopService(), self.house.upstream.close()])
+
+    def reload(self) -> None:
+        """Read the configuration again; a bad one leaves the running one in force.
+
+        Connections that are open go on as they began.
+        """
+        try:
+            config = load(self._path)
+        except ConfigError as error:
+            self._log.error(
+                "The configuration was not reloaded, the old one goes on: {reason}",
+                reason=str(error),
+            )
+            return
+        running = self.house.config
+        if _fixed(config) != _fixed(running):
+            self._log.warn("Listeners, [ca] and [cache] directory change at a restart only")
+        self.house, replaced = House.build(self._foundation, config), self.house
+        replaced.upstream.close()
+        self._log.info("The configuration was reloaded")
+
+
+def _fixed(config: Config) -> tuple[object, ...]:
+    """What a reload does not change."""
+    return listeners(config), config.ca, config.cache.directory, config.data

@@ -1,0 +1,1 @@
+"""The certificate authority, its leaves, and the verifying client side."""

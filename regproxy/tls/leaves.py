@@ -1,0 +1,69 @@
+"""Leaf certificates at hand: one server context per name, renewed in time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from attrs import frozen
+from OpenSSL import SSL
+
+from regproxy.tls.authority import CertificateAuthority
+from regproxy.tls.contexts import server_context
+
+MAX_ENTRIES: Final = 1024
+
+
+@frozen
+class _Entry:
+    context: SSL.Context
+    made: datetime
+    renew: datetime
+
+
+class LeafCache:
+    """Server contexts by name, the least recently used dropped first.
+
+    A context is replaced after two thirds of the time that its certificate had
+    left when it was made: connections that have it keep it, new ones get the new.
+
+    Args:
+        authority: signs the leaves.
+        now: the current time, with its time zone.
+        max_entries: how many contexts to keep. Names come from clients, so
+            there has to be a bound.
+    """
+
+    def __init__(
+        self,
+        authority: CertificateAuthority,
+        now: Callable[[], datetime],
+        max_entries: int = MAX_ENTRIES,
+    ) -> None:
+        self._authority = authority
+        self._now = now
+        self._max_entries = max_entries
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+
+    def context(self, name: str) -> SSL.Context:
+        """The context that presents a certificate for *name*.
+
+        Raises:
+            ValueError: *name* is not a lower-case host name or address.
+            CAError: the authority has expired.
+        """
+        now = self._now()
+        entry = self._entries.get(name)
+        # A clock that was set back can make a leaf one of the future.
+        if entry is None or not entry.made <= now < entry.renew:
+            entry = self._entries[name] = self._make(name, now)
+        self._entries.move_to_end(name)
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
+        return entry.context
+
+    def _make(self, name: str, now: datetime) -> _Entry:
+        leaf = self._authority.issue(name, now)
+        return _Entry(server_context(leaf), now, now + (leaf.not_after - now) * 2 / 3)

@@ -1,0 +1,1 @@
+"""The way out: HTTP client, authentication, redirects and their guards."""

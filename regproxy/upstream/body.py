@@ -1,0 +1,252 @@
+"""Bodies: of answers, read with a bound and a deadline; of requests, watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IProducer,
+    IPushProducer,
+    IReactorTime,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from regproxy.upstream.errors import BodyIncomplete, BodyTooLarge, UpstreamError, UpstreamTimeout
+
+_DRAIN_LIMIT: Final = 64 * 1024
+_DRAIN_IDLE: Final = 2.0
+
+
+class Deadline:
+    """A moment that can be put off, at which *expire* is called.
+
+    Attributes:
+        passed: it has come.
+    """
+
+    def __init__(self, clock: IReactorTime, expire: Callable[[], object]) -> None:
+        self.passed = False
+        self._clock = clock
+        self._expire = expire
+        self._call: IDelayedCall | None = None
+
+    def within(self, seconds: float) -> None:
+        """It comes *seconds* from now."""
+        if self._call is not None and self._call.active():
+            self._call.reset(seconds)
+        else:
+            self._call = self._clock.callLater(seconds, self._pass)
+
+    def stop(self) -> None:
+        """It does not come."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+
+    def _pass(self) -> None:
+        self.passed = True
+        self._expire()
+
+
+def _abort(transport: ITransport | None) -> None:
+    """Break the connection at once: a closing one waits for the peer's close_notify."""
+    abort = getattr(transport, "abortConnection", None)
+    if abort is not None:
+        abort()
+    elif transport is not None:
+        transport.loseConnection()
+
+
+@implementer(IPushProducer)
+class BodyReader(Protocol):
+    """Hands the pieces of a body on as they arrive: ``response.deliverBody(reader)``.
+
+    It is the producer of these pieces: whoever relays them to a slower consumer registers
+    it there. While paused, time does not run against the upstream.
+
+    Attributes:
+        done: fires with None after the last byte. It fails with UpstreamTimeout when no
+            byte comes for *idle* seconds, with BodyTooLarge when more than *limit* bytes
+            come, with BodyIncomplete when the body ends before its length, and with
+            what *receive* raised. In all these cases, and when it is cancelled, the
+            connection is broken. A body without a length that the connection's end
+            ends counts as complete (RFC 9112 section 8): check its digest.
+    """
+
+    def __init__(
+        self,
+        receive: Callable[[bytes], object],
+        clock: IReactorTime,
+        idle: float,
+        limit: int | None = None,
+    ) -> None:
+        self.done: Deferred[None] = Deferred(lambda _: self._fail(CancelledError()))
+        self._receive = receive
+        self._idle = idle
+        self._left = limit
+        self._deadline = Deadline(clock, self._expired)
+        self._over = False
+
+    def connectionMade(self) -> None:
+        self._deadline.within(self._idle)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._deadline.within(self._idle)
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                self._fail(BodyTooLarge("the body is larger than allowed here"))
+                return
+        try:
+            self._receive(data)
+        except Exception as error:  # a reader's fault must not reach the HTTP parser
+            self._fail(error)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._over:
+            return
+        self._finish()
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(None)
+        else:
+            self.done.errback(BodyIncomplete("the body ended before its length"))
+
+    def pauseProducing(self) -> None:
+        """Stop reading until resumed."""
+        self._deadline.stop()
+        if not self._over:
+            cast(IPushProducer, self.transport).pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        if not self._over:
+            self._deadline.within(self._idle)
+            cast(IPushProducer, self.transport).resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The consumer is gone: break the connection, as cancelling ``done`` does."""
+        if not self._over:
+            self._fail(CancelledError())
+
+    def _expired(self) -> None:
+        self._fail(UpstreamTimeout(f"no byte of the body came for {self._idle:g} seconds"))
+
+    def _fail(self, error: Exception) -> None:
+        self._finish()
+        _abort(self.transport)
+        self.done.errback(error)
+
+    def _finish(self) -> None:
+        self._over = True
+        self._deadline.stop()
+
+
+async def read(response: IResponse, limit: int, idle: float, clock: IReactorTime) -> bytes:
+    """The whole body of *response*.
+
+    Args:
+        limit: the most bytes to take.
+        idle: seconds without a byte after which to give up.
+
+    Raises:
+        BodyTooLarge, BodyIncomplete, UpstreamTimeout: see :class:`BodyReader`.
+    """
+    if response.length is not UNKNOWN_LENGTH and response.length > limit:
+        discard(response)
+        raise BodyTooLarge(f"the body is larger than {limit} bytes")
+    pieces: list[bytes] = []
+    reader = BodyReader(pieces.append, clock, idle, limit)
+    response.deliverBody(reader)
+    await reader.done
+    return b"".join(pieces)
+
+
+class _Discard(Protocol):
+    def connectionMade(self) -> None:
+        _abort(self.transport)
+
+
+def discard(response: IResponse) -> None:
+    """Give up a response whose body nobody reads, and its connection.
+
+    A body that has arrived whole leaves the connection usable.
+    """
+    response.deliverBody(_Discard())
+
+
+def drain(response: IResponse, clock: IReactorTime) -> None:
+    """Give up a response whose body nobody reads, but keep its connection.
+
+    A rest that is short and comes soon is read for that: redirects and challenges have a
+    few hundred bytes, and the next request follows at once. Otherwise as :func:`discard`.
+    """
+    if response.length is not UNKNOWN_LENGTH and response.length > _DRAIN_LIMIT:
+        discard(response)
+        return
+    reader = BodyReader(lambda data: None, clock, _DRAIN_IDLE, _DRAIN_LIMIT)
+    response.deliverBody(reader)
+    reader.done.addErrback(lambda failure: failure.trap(UpstreamError))
+
+
+@implementer(IConsumer)
+class _Noticing:
+    """A consumer that tells of each write."""
+
+    def __init__(self, consumer: IConsumer, notice: Callable[[], None]) -> None:
+        self._consumer = consumer
+        self._notice = notice
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        self._consumer.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self._consumer.unregisterProducer()
+
+    def write(self, data: bytes) -> None:
+        self._notice()
+        self._consumer.write(data)
+
+
+@implementer(IBodyProducer)
+class WatchedBody:
+    """A request body during which the deadline for the response moves along.
+
+    Each piece that is written puts it off by *idle* seconds; the end of the body sets it
+    to *head* seconds, the time for the response.
+    """
+
+    def __init__(self, body: IBodyProducer, deadline: Deadline, idle: float, head: float) -> None:
+        self._body = body
+        self._deadline = deadline
+        self._idle = idle
+        self._head = head
+        self.length: Any = body.length
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        self._deadline.within(self._idle)
+        watched = _Noticing(consumer, lambda: self._deadline.within(self._idle))
+        sending: Deferred[None] = self._body.startProducing(watched)
+        return sending.addCallback(self._sent)
+
+    def _sent(self, result: None) -> None:
+        self._deadline.within(self._head)
+
+    def pauseProducing(self) -> None:
+        self._body.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._body.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._body.stopProducing()

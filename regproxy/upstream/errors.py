@@ -1,0 +1,144 @@
+"""What can go wrong on the way to an upstream, and in its answer.
+
+The messages are for people: they name the host and the cause, never a path's
+query, a credential or a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from OpenSSL import SSL
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    DNSLookupError,
+)
+from twisted.web.client import (
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+
+
+class UpstreamError(Exception):
+    """No usable answer came from an upstream.
+
+    Attributes:
+        message: the cause, in words that may be shown to a client.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class UpstreamUnreachable(UpstreamError):
+    """The name does not resolve, nothing answers there, or the service says it is unavailable."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """No connection, no response head, or no further byte of a body came in time."""
+
+
+class UpstreamTLSFailed(UpstreamError):
+    """The TLS handshake failed, above all because the certificate was not accepted."""
+
+
+class UpstreamBroken(UpstreamError):
+    """The connection broke before the response head, or the answer is not HTTP."""
+
+
+class ResponseHeadTooLarge(UpstreamError):
+    """The response head exceeds its limit, or too many interim responses came before it."""
+
+
+class AddressRefused(UpstreamError):
+    """The host leads to an address that this proxy does not dial."""
+
+
+class RedirectRefused(UpstreamError):
+    """A redirect that is not followed: too many, a circle, to plain HTTP, or malformed."""
+
+
+class UpstreamLoginFailed(UpstreamError):
+    """The registry or its token service did not accept this proxy's credentials.
+
+    Attributes:
+        status: the status that the refusal came with; None when no request was
+            made because the credentials must not go where they were asked for.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BodyTooLarge(UpstreamError):
+    """A body exceeds the limit of its reader."""
+
+
+class BodyIncomplete(UpstreamError):
+    """A body ended before its length."""
+
+
+_WRAPPERS: Final = (
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """*error* and everything that Twisted's HTTP client has wrapped in it."""
+    yield error
+    if isinstance(error, _WRAPPERS):
+        for reason in error.reasons:
+            yield from _causes(reason.value)
+
+
+def _tls_reason(error: SSL.Error) -> str:
+    """What OpenSSL or our own check of the certificate said, without the codes around it."""
+    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return ", ".join(str(entry[-1]) for entry in queue) or str(error) or "handshake failed"
+
+
+# What a request to Twisted's client may fail with, for an ``except`` clause.
+REQUEST_ERRORS: Final = (
+    UpstreamError,
+    *_WRAPPERS,
+    SSL.Error,
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    DNSLookupError,
+)
+
+
+def translated(error: Exception, host: str) -> UpstreamError:
+    """*error* of Twisted's HTTP client as one of this module's.
+
+    Raises:
+        CancelledError: the request was cancelled; that is no failure of the upstream.
+    """
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, (CancelledError, ConnectingCancelledError)):
+            raise CancelledError
+        if isinstance(cause, UpstreamError):
+            return cause
+    for cause in causes:
+        if isinstance(cause, SSL.Error):
+            return UpstreamTLSFailed(f"TLS with {host} failed: {_tls_reason(cause)}")
+        if isinstance(cause, (ConnectError, DNSLookupError)):
+            return UpstreamUnreachable(f"cannot connect to {host}: {cause}")
+    if isinstance(error, RequestGenerationFailed):
+        return UpstreamBroken(f"the request to {host} broke off before it was sent")
+    if any(isinstance(cause, ConnectionClosed) for cause in causes):
+        return UpstreamBroken(f"{host} closed the connection before it answered")
+    return UpstreamBroken(f"{host} answered with something that is not HTTP")

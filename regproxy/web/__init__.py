@@ -1,0 +1,1 @@
+"""HTTP plumbing shared by all sites: limits, header rules, the body sender."""

@@ -1,0 +1,224 @@
+"""Which object is given to which: the whole graph in one place. No rules.
+
+What lasts for the life of the process (the CA, the store, what is known about
+logins) is apart from what a configuration determines, so that a reload builds the
+second anew over the first.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+from attrs import frozen
+from cryptography.hazmat.primitives import hashes
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.threadpool import ThreadPool
+from twisted.web.resource import IResource
+
+from regproxy import __version__
+from regproxy.config.model import Config, RegistrySection
+from regproxy.listeners.connect import ConnectFactory
+from regproxy.listeners.plain import PlainResource
+from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
+from regproxy.management.site import Facts, ManagementSite
+from regproxy.oci.names import HTTPS_PORT, Host
+from regproxy.policy.addresses import AddressGuard, AllowEntry
+from regproxy.policy.interception import decide
+from regproxy.registry.content import ContentService
+from regproxy.registry.grants import Grants
+from regproxy.registry.resource import RegistryResource
+from regproxy.registry.service import RegistryService
+from regproxy.registry.tags import TagService
+from regproxy.store.disk import BlobDirectory, ThreadWorkers
+from regproxy.store.index import Index
+from regproxy.store.store import Store
+from regproxy.tls.authority import CertificateAuthority
+from regproxy.tls.client import VerifyingPolicy
+from regproxy.tls.leaves import LeafCache
+from regproxy.tls.server import ServerTLS, SNIServerTLS
+from regproxy.upstream.client import Upstream
+from regproxy.upstream.dial import GuardedEndpoint
+from regproxy.web.access_log import AccessLog, AccessRecord
+from regproxy.web.site import Entry, Limits, StrictSite
+
+# Threads that read and write blobs: enough to keep a disk busy. The index has one
+# of its own, as SQLite has one writer.
+DISK_THREADS: Final = 8
+
+
+@frozen
+class Foundation:
+    """What lasts for the life of the process."""
+
+    reactor: Any
+    authority: CertificateAuthority
+    leaves: LeafCache
+    directory: BlobDirectory
+    disk_pool: ThreadPool
+    index_pool: ThreadPool
+    index: Index
+    store: Store
+    grants: Grants
+    access_log: AccessLog
+
+    @classmethod
+    def lay(cls, reactor: Any, config: Config) -> Foundation:
+        """Load or make the CA, and prepare the store without opening it.
+
+        Raises:
+            CAError: the CA cannot be used.
+        """
+        passphrase = None
+        if config.ca.passphrase_file is not None:
+            passphrase = config.ca.passphrase_file.read_bytes().strip()
+        authority = CertificateAuthority.load_or_create(
+            config.ca_directory, passphrase=passphrase, now=_now()
+        )
+        directory = BlobDirectory(config.cache_directory)
+        disk_pool = ThreadPool(0, DISK_THREADS, "disk")
+        index_pool = ThreadPool(0, 1, "index")
+        index = Index(directory.root / "index.sqlite3", ThreadWorkers(reactor, index_pool))
+        return cls(
+            reactor=reactor,
+            authority=authority,
+            leaves=LeafCache(authority, _now),
+            directory=directory,
+            disk_pool=disk_pool,
+            index_pool=index_pool,
+            index=index,
+            store=Store(directory, index, ThreadWorkers(reactor, disk_pool), time.time),
+            grants=Grants(reactor),
+            access_log=AccessLog(),
+        )
+
+
+@frozen
+class House:
+    """What one configuration determines: a factory for each way in, and the way out."""
+
+    config: Config
+    upstream: Upstream
+    ways: dict[str, IProtocolFactory]
+
+    @classmethod
+    def build(cls, foundation: Foundation, config: Config) -> House:
+        """Build it on *foundation*."""
+        reactor = foundation.reactor
+        upstream = Upstream(reactor, config, _tls_policy)
+        content = ContentService(
+            foundation.store, upstream, foundation.grants, config.limits, reactor
+        )
+        tags = TagService(
+            content,
+            foundation.store,
+            upstream,
+            config.freshness,
+            config.limits,
+            reactor,
+            time.time,
+        )
+        registries = RegistryResource(RegistryService(content, tags, upstream), config, reactor)
+        management = ManagementSite(
+            foundation.authority.certificate_pem, _facts(foundation, config)
+        )
+
+        def site(resource: IResource, entry: Entry) -> StrictSite:
+            limits = config.limits
+            return StrictSite(
+                resource,
+                entry,
+                Limits(limits.request_head, limits.client_idle, limits.client_stall),
+                reactor,
+                foundation.access_log,
+            )
+
+        intercepted = site(registries, Entry("tls", impersonated=True))
+
+        def enter(host: Host) -> IProtocolFactory:
+            entrance = intercepted.entered_by(Entry("connect", host, impersonated=True))
+            return TLSMemoryBIOFactory(ServerTLS(foundation.leaves, host.name), False, entrance)
+
+        tunnels = Tunnels(
+            reactor,
+            partial(_tunnel_endpoint, reactor, config),
+            config.limits,
+            partial(_log_tunnel, foundation.access_log),
+        )
+        ways: dict[str, IProtocolFactory] = {
+            "proxy": ConnectFactory(
+                reactor,
+                config.limits,
+                decide=partial(decide, config),
+                intercepted=enter,
+                plain=site(PlainResource(management, registries, config), Entry("proxy")),
+                tunnels=tunnels,
+            ),
+            "tls": TLSMemoryBIOFactory(
+                SNIServerTLS(foundation.leaves, lambda name: config.intercepts(Host(name)), None),
+                False,
+                intercepted,
+            ),
+            "management": site(management, Entry("management")),
+        }
+        return cls(config, upstream, ways)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _tls_policy(section: RegistrySection) -> VerifyingPolicy:
+    return VerifyingPolicy(section.ca_file, section.insecure)
+
+
+def _facts(foundation: Foundation, config: Config) -> Facts:
+    certificate = foundation.authority.chain[-1]
+    digest = certificate.fingerprint(hashes.SHA256())
+    return Facts(
+        fingerprint=digest.hex(":").upper(),
+        not_after=certificate.not_valid_after_utc,
+        version=__version__,
+        proxy_port=_port_of(config.proxy.listen),
+    )
+
+
+def _port_of(listen: tuple[str, ...]) -> int:
+    """The TCP port of the first description that has one, for the page to show."""
+    for description in listen:
+        for part in description.split(":"):
+            if part.isascii() and part.isdigit():
+                return int(part)
+    return 3128
+
+
+def _tunnel_endpoint(reactor: Any, config: Config, host: Host) -> IStreamClientEndpoint:
+    guard = AddressGuard(
+        tuple(map(AllowEntry.parse, config.relay.allow)), ports=frozenset({HTTPS_PORT})
+    )
+    endpoint: IStreamClientEndpoint = GuardedEndpoint(
+        reactor, host.name, host.port, guard, config.limits.connect
+    )
+    return endpoint
+
+
+def _log_tunnel(access_log: AccessLog, record: TunnelRecord) -> None:
+    access_log.record(
+        AccessRecord(
+            time=time.time() - record.duration,
+            client=record.client,
+            way="connect",
+            method="CONNECT",
+            registry=str(record.host),
+            repository=None,
+            reference=None,
+            status=record.status,
+            bytes=record.bytes_down,
+            duration=record.duration,
+            cache="tunnel" if record.outcome is Outcome.TUNNEL else "none",
+            reason=record.reason,
+        )
+    )

@@ -1,0 +1,463 @@
+"""Tests of regproxy.config.load."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from regproxy.config.load import (
+    MASK,
+    ConfigError,
+    default_data,
+    effective,
+    load,
+    loads,
+    resolved,
+)
+from regproxy.config.model import (
+    Access,
+    Auth,
+    CacheSection,
+    CASection,
+    Config,
+    FreshnessRule,
+    FreshnessSection,
+    GiB,
+    HostPattern,
+    InterceptionSection,
+    LimitsSection,
+    MirrorSection,
+    ProxySection,
+    Push,
+    RegistrySection,
+    RelaySection,
+    TLSSection,
+)
+from regproxy.oci.names import DOCKER_HUB, Host
+from tests.oci.strategies import hosts
+
+DATA = Path("/data")
+PASSWORD = "correct horse"
+
+# The example of the documentation, but for [dns].
+EXAMPLE = r"""
+data = "/var/lib/regproxy"
+
+[proxy]
+listen = ["tcp:3128"]
+
+[tls]
+listen = ["tcp:443"]
+
+[mirror]
+listen = ["tcp:5000"]
+
+[management]
+listen = ["tcp:8080:interface=127.0.0.1"]
+
+[cache]
+directory = "/var/lib/regproxy/cache"
+max_size = "32GiB"
+inactive = "60d"
+
+[ca]
+directory = "/var/lib/regproxy/ca"
+
+[freshness]
+default = "0s"
+stale_if_error = "7d"
+[[freshness.rule]]
+match = '^v?\d+\.\d+\.\d+$'
+max_age = "1d"
+
+[registries."registry-1.docker.io"]
+upstream = ["https://registry-1.docker.io"]
+auth = "inject"
+username = "team"
+password_file = "/run/secrets/hub"
+access = "shared"
+push = "deny"
+
+[registries."registry.example.com:5000"]
+upstream = ["https://10.0.0.7:5000"]
+ca_file = "/etc/ssl/example-ca.pem"
+relay_private = true
+"""
+
+
+def read(path: Path) -> bytes:
+    """Every named file holds the password, as an editor leaves it."""
+    return f"{PASSWORD}\n".encode()
+
+
+def refuse(path: Path) -> bytes:
+    """No file can be read."""
+    raise PermissionError(13, "Permission denied")
+
+
+def found(text: str) -> tuple[str, ...]:
+    """The problems in *text*."""
+    try:
+        loads(text, "f", data=DATA, read=read)
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+class LoadsTests(SynchronousTestCase):
+    """loads"""
+
+    def test_nothing(self) -> None:
+        """All defaults."""
+        config = loads("", "f", data=DATA)
+        self.assertEqual(config, resolved(Config(DATA)))
+        self.assertEqual(config.cache.directory, DATA / "cache")
+        self.assertEqual(config.cache.max_size, 32 * GiB)
+        self.assertEqual(config.proxy.listen, ("tcp:3128",))
+        self.assertEqual(config.tls.listen, ())
+
+    def test_example(self) -> None:
+        """The documented example means what it says."""
+        config = loads(EXAMPLE, "f", data=None, read=read)
+        self.assertEqual(config.data, Path("/var/lib/regproxy"))
+        self.assertEqual(config.tls.listen, ("tcp:443",))
+        self.assertEqual(config.cache.inactive, 60 * 86400.0)
+        self.assertEqual(
+            config.registries[Host(DOCKER_HUB)],
+            RegistrySection(
+                upstream=("https://registry-1.docker.io",),
+                auth=Auth.INJECT,
+                username="team",
+                password=PASSWORD,
+                password_file=Path("/run/secrets/hub"),
+                access=Access.SHARED,
+                push=Push.DENY,
+            ),
+        )
+        section = config.registries[Host("registry.example.com", 5000)]
+        self.assertEqual(section.upstream, ("https://10.0.0.7:5000",))
+        self.assertEqual(section.effective_auth, Auth.FORWARD)
+        self.assertTrue(section.relay_private)
+
+    def test_not_toml(self) -> None:
+        """The message has the line and the column."""
+        (line,) = found("[proxy]\nlisten = [")
+        self.assertRegex(line, r"^not TOML: .*line 2|^not TOML: .*end of document")
+        (line,) = found("[proxy]\nlisten = ?")
+        self.assertRegex(line, r"^not TOML: .*line 2, column 10")
+        for text in ("a = " + "9" * 5000, "a = " + "[" * 100_000):
+            (line,) = found(text)
+            self.assertRegex(line, "^not TOML: ")
+
+    def test_no_data(self) -> None:
+        """Without a default it has to be said."""
+        error = self.assertRaises(ConfigError, loads, "", "f", data=None)
+        self.assertEqual(str(error), "f: data: missing")
+
+    def test_message(self) -> None:
+        """Every line begins with the file."""
+        error = self.assertRaises(
+            ConfigError, loads, "[proxy]\nlisten=['']\n[x]", "a.toml", data=DATA
+        )
+        self.assertEqual(
+            str(error).splitlines(),
+            [
+                'a.toml: proxy.listen[0]: expected an endpoint such as "tcp:3128",'
+                " found an empty text",
+                "a.toml: x: unknown key (allowed: data, proxy, tls, mirror, dns, management,"
+                " interception, relay, cache, ca, freshness, limits, registries)",
+            ],
+        )
+
+    def test_sections(self) -> None:
+        """Checks of single sections."""
+        for text, pattern in {
+            "[mirror]\nlisten = [' ']": r"^mirror\.listen\[0\]: expected an endpoint",
+            "[dns]\nlisten = ['x']": r"^dns\.listen: not available in this version$",
+            "[relay]\nallow = ['10.0.0.0/8', 'x']": r"^relay\.allow\[1\]: .*found 'x'$",
+            "[cache]\nmax_size = 0": r"^cache\.max_size: expected more than 0$",
+            "[limits]\nconnect = '0s'": r"^limits\.connect: expected more than 0$",
+        }.items():
+            (line,) = found(text)
+            self.assertRegex(line, pattern)
+        self.assertEqual(found("[dns]\naddresses = ['10.0.0.5']"), ())
+
+
+class RegistryTests(SynchronousTestCase):
+    """``[registries."HOST"]``"""
+
+    def found(self, keys: str) -> list[str]:
+        """The problems of a section, without the path of the section."""
+        return [
+            line.removeprefix('registries."a.b".') for line in found(f"[registries.'a.b']\n{keys}")
+        ]
+
+    def test_credentials(self) -> None:
+        """A name and one password, or neither."""
+        for keys, expected in {
+            "username='u'": ["username: needs password_file or password"],
+            "password='p'": ["username: missing: a password needs a user name"],
+            "password_file='p'": ["username: missing: a password needs a user name"],
+            "username='u'\npassword='p'\npassword_file='p'": [
+                "password_file: not together with password: give one of them"
+            ],
+            "auth='inject'": ['auth: "inject" needs username and password_file or password'],
+            "username='a:b'\npassword='p'": [
+                "username: expected a name without a colon or control characters"
+            ],
+            "username=''\npassword='p'": [
+                "username: expected a name without a colon or control characters"
+            ],
+            "username='u'\npassword=''": ["password: empty"],
+            "username='u'\npassword='p'": [],
+            "username='u'\npassword_file='p'\nauth='forward'": [],
+        }.items():
+            self.assertEqual(self.found(keys), expected, keys)
+
+    def test_password_file(self) -> None:
+        """One line end is not part of the password, and more are."""
+        for content, password in {b"p": "p", b"p\n": "p", b"p\r\n": "p", b" p\n\n": " p\n"}.items():
+            config = loads(
+                "[registries.'a.b']\nusername='u'\npassword_file='p'",
+                "f",
+                data=DATA,
+                read={Path("/p"): content}.__getitem__,
+            )
+            self.assertEqual(config.registries[Host("a.b")].password, password)
+
+    def test_bad_password_file(self) -> None:
+        """Empty, or not text."""
+        for content, message in {b"\n": "empty", b"\xff": "not UTF-8"}.items():
+            error = self.assertRaises(
+                ConfigError,
+                loads,
+                "[registries.'a.b']\nusername='u'\npassword_file='p'",
+                "f",
+                data=DATA,
+                read={Path("/p"): content}.__getitem__,
+            )
+            self.assertEqual(error.problems, (f'registries."a.b".password_file: {message}',))
+
+    def test_unreadable_files(self) -> None:
+        """Files are needed at the start, not at the first pull."""
+        error = self.assertRaises(
+            ConfigError,
+            loads,
+            "[ca]\npassphrase_file='k'\n"
+            "[registries.'a.b']\nca_file='/c'\nusername='u'\npassword_file='p'",
+            "f",
+            data=DATA,
+            read=refuse,
+        )
+        self.assertEqual(
+            error.problems,
+            (
+                "ca.passphrase_file: cannot read '/k': Permission denied",
+                "registries.\"a.b\".password_file: cannot read '/p': Permission denied",
+                "registries.\"a.b\".ca_file: cannot read '/c': Permission denied",
+            ),
+        )
+
+    def test_upstream(self) -> None:
+        """Addresses get one form, without a slash at the end."""
+        for text, canonical in {
+            "https://A.b": "https://a.b",
+            "HTTPS://a.b:443/": "https://a.b",
+            "https://a.b:5000/x/y.z/": "https://a.b:5000/x/y.z",
+            "https://[::1]:5000": "https://[::1]:5000",
+            "http://a.b:80": "http://a.b",
+            "http://a.b:443": "http://a.b:443",
+        }.items():
+            config = loads(
+                f"[registries.'a.b']\nplain_http=true\nupstream=['{text}']", "f", data=DATA
+            )
+            self.assertEqual(config.registries[Host("a.b")].upstream, (canonical,))
+
+    def test_bad_upstream(self) -> None:
+        """What might hold a secret is not repeated."""
+        for text in (
+            "a.b",
+            "ftp://a.b",
+            "https://",
+            f"https://u:{PASSWORD}@a.b",
+            f"https://u:{PASSWORD.split()[0]}@a.b",
+            "https://a.b?x=secret",
+            "https://a.b/#secret",
+            "https://a.b/x/../y",
+            "https://a.b/.",
+            "https://a.b//x",
+            "https://a.b/%2e",
+            "https://a.b:x",
+            "https://a..b",
+        ):
+            (line,) = self.found(f"upstream=['https://ok', '{text}']")
+            self.assertRegex(line, r"^upstream\[1\]: expected http\(s\)://HOST\[:PORT\]\[/PREFIX\]")
+            self.assertNotRegex(line, "secret|correct")
+        (line,) = self.found("upstream=['http://a.b']")
+        self.assertEqual(line, "upstream[0]: http:// needs plain_http = true, found 'http://a.b'")
+
+    def test_password_is_never_shown(self) -> None:
+        """Neither in a message nor in the effective configuration nor in the repr."""
+        for keys in (
+            f"password='{PASSWORD}'",
+            f"password=['{PASSWORD}']",
+            f"passwrd='{PASSWORD}'",
+            f"username='u'\npassword='{PASSWORD}'\npassword_file='p'",
+            f"username='u'\npassword='{PASSWORD}'\nauth='x'",
+        ):
+            lines = self.found(keys)
+            self.assertTrue(lines)
+            self.assertNotIn("correct", "".join(lines))
+        config = loads(f"[registries.'a.b']\nusername='u'\npassword='{PASSWORD}'", "f", data=DATA)
+        self.assertNotIn("correct", effective(config) + repr(config))
+        self.assertIn(f'password = "{MASK}"', effective(config))
+        self.assertNotIn("correct", effective(loads(EXAMPLE, "f", data=None, read=read)))
+
+
+class LoadTests(SynchronousTestCase):
+    """load"""
+
+    def test_no_file(self) -> None:
+        """All defaults."""
+        config = load(None, environ={"HOME": "/home/u"}, uid=1000)
+        self.assertEqual(config.data, Path("/home/u/.local/state/regproxy"))
+
+    def test_relative_paths(self) -> None:
+        """They start where the file is."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        (directory / "password").write_text("p\n")
+        path = directory / "regproxy.toml"
+        path.write_text("data='d'\n[registries.'a.b']\nusername='u'\npassword_file='password'")
+        config = load(path)
+        self.assertEqual(config.data, directory / "d")
+        self.assertEqual(config.registries[Host("a.b")].password, "p")
+
+    def test_unreadable(self) -> None:
+        """A file that is not there, or is no text."""
+        path = Path(self.mktemp())
+        error = self.assertRaises(ConfigError, load, path)
+        self.assertEqual(str(error), f"{path}: cannot be read: No such file or directory")
+        path.write_bytes(b"\n\xff")
+        error = self.assertRaises(ConfigError, load, path)
+        self.assertEqual(str(error), f"{path}: not UTF-8 at octet 1")
+
+
+class DefaultDataTests(SynchronousTestCase):
+    """default_data"""
+
+    def test_root(self) -> None:
+        """The system's place."""
+        self.assertEqual(default_data(0, {"HOME": "/root"}), Path("/var/lib/regproxy"))
+
+    def test_user(self) -> None:
+        """The user's state, as the XDG specification has it."""
+        for environ, path in (
+            ({"XDG_STATE_HOME": "/s", "HOME": "/h"}, Path("/s/regproxy")),
+            ({"XDG_STATE_HOME": "s", "HOME": "/h"}, Path("/h/.local/state/regproxy")),
+            ({"XDG_STATE_HOME": "", "HOME": "/h"}, Path("/h/.local/state/regproxy")),
+            ({}, None),
+        ):
+            self.assertEqual(default_data(1000, environ), path)
+
+
+_names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters=":"), min_size=1)
+_paths = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1)
+).map(lambda parts: Path("/", *parts))
+_listeners = st.lists(_names.filter(str.strip), max_size=3).map(tuple)
+_durations = st.floats(0, 1e9).map(lambda value: round(value, 9))
+_positive = st.integers(1, 1 << 62)
+_credentials = (
+    st.fixed_dictionaries({})
+    | st.fixed_dictionaries(
+        {"username": _names, "password": st.just(MASK)}
+        | {"password_file": st.none(), "auth": st.sampled_from([None, *Auth])}
+    )
+    | st.fixed_dictionaries(
+        {"username": _names, "password": st.just(PASSWORD)}
+        | {"password_file": _paths, "auth": st.sampled_from([None, *Auth])}
+    )
+)
+_plain = st.booleans().flatmap(
+    lambda plain: st.fixed_dictionaries(
+        {
+            "plain_http": st.just(plain),
+            "upstream": st.lists(
+                hosts.map(lambda host: f"{'http' if plain else 'https'}://{host.authority}/a/b")
+            ).map(tuple),
+        }
+    )
+)
+_registries = st.builds(
+    lambda section, credentials, plain: evolve(section, **credentials, **plain),
+    st.builds(
+        RegistrySection,
+        access=st.sampled_from([None, *Access]),
+        push=st.sampled_from(Push),
+        ca_file=st.none() | _paths,
+        insecure=st.booleans(),
+        relay_private=st.booleans(),
+    ),
+    _credentials,
+    _plain,
+)
+_configs = st.builds(
+    Config,
+    data=_paths,
+    proxy=st.builds(ProxySection, _listeners),
+    tls=st.builds(TLSSection, _listeners),
+    mirror=st.builds(MirrorSection, _listeners),
+    interception=st.builds(
+        InterceptionSection, st.lists(hosts.map(str).map(HostPattern.parse)).map(tuple)
+    ),
+    relay=st.builds(RelaySection, st.sampled_from([(), ("10.0.0.0/8", "[::1]:5000")])),
+    cache=st.builds(CacheSection, st.none() | _paths, _positive, st.just(1.5), st.integers(0, 9)),
+    ca=st.builds(CASection, st.none() | _paths, st.none() | _paths),
+    freshness=st.builds(
+        FreshnessSection,
+        _durations,
+        _durations,
+        st.lists(
+            st.builds(
+                FreshnessRule,
+                st.text(alphabet="ab.\\'\"").map(re.escape).map(re.compile),
+                _durations,
+            )
+        ).map(tuple),
+    ),
+    limits=st.builds(LimitsSection, connect=st.just(0.25), manifest_size=_positive),
+    registries=st.dictionaries(hosts.map(lambda host: host.canonical), _registries, max_size=3),
+)
+
+
+class EffectiveTests(SynchronousTestCase):
+    """effective"""
+
+    @given(_configs)
+    @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50, deadline=None)
+    def test_round_trip(self, config: Config) -> None:
+        """It is a configuration file that means the same, and what it gives is stable."""
+        text = effective(config)
+        again = loads(text, "f", data=None, read=read)
+        self.assertEqual(again, resolved(config))
+        self.assertEqual(effective(again), text)
+
+    def test_example(self) -> None:
+        """So with the documented example."""
+        config = loads(EXAMPLE, "f", data=None, read=read)
+        self.assertEqual(loads(effective(config), "f", data=None, read=read), config)
+
+    def test_defaults_are_filled_in(self) -> None:
+        """What follows from other keys is shown."""
+        text = effective(loads("[registries.'docker.io']", "f", data=DATA))
+        self.assertIn('directory = "/data/ca"', text)
+        self.assertIn('[registries."registry-1.docker.io"]', text)
+        self.assertIn('auth = "forward"', text)
+        self.assertIn('access = "verify"', text)
+        self.assertIn('"https://registry-1.docker.io"', text)

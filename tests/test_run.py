@@ -1,0 +1,105 @@
+"""The test runner's verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+from unittest import TestCase as PyTestCase
+
+from twisted.trial.reporter import TreeReporter
+from twisted.trial.unittest import SynchronousTestCase, Todo, makeTodo
+
+from tests.run import Summary
+
+NO_SKIP: Counter[tuple[str, str]] = Counter()
+
+
+class Sample(SynchronousTestCase):
+    """Something to report on; not run by itself."""
+
+    def nothing(self) -> None:
+        """Do nothing."""
+
+
+def reporter() -> TreeReporter:
+    return TreeReporter(StringIO())
+
+
+def failure() -> tuple[type[BaseException], BaseException, None]:
+    return AssertionError, AssertionError("sample"), None
+
+
+class SummaryOfTests(SynchronousTestCase):
+    """Counting what trial reports."""
+
+    def setUp(self) -> None:
+        self.result = reporter()
+        self.sample: PyTestCase = Sample("nothing")
+        self.todo: Todo = makeTodo("later")
+
+    def test_success(self) -> None:
+        self.result.addSuccess(self.sample)
+        self.assertEqual(Summary.of(self.result), Summary(1, 0, NO_SKIP))
+
+    def test_failure_and_error(self) -> None:
+        self.result.addFailure(self.sample, failure())
+        self.result.addError(self.sample, failure())
+        self.assertEqual(Summary.of(self.result), Summary(0, 2, NO_SKIP))
+
+    def test_skips_are_named(self) -> None:
+        self.result.addSkip(self.sample, "no podman")
+        self.result.addSkip(self.sample, "no podman")
+        expected = Counter({("tests.test_run", "no podman"): 2})
+        self.assertEqual(Summary.of(self.result), Summary(0, 0, expected))
+
+    def test_todo(self) -> None:
+        self.result.addExpectedFailure(self.sample, failure(), self.todo)
+        self.result.addUnexpectedSuccess(self.sample, self.todo)
+        summary = Summary.of(self.result)
+        self.assertEqual((summary.failed, summary.skipped.total()), (1, 1))
+
+    def test_interrupted(self) -> None:
+        self.result.addSuccess(self.sample)
+        self.result.stop()
+        self.assertFalse(Summary.of(self.result).good(may_skip=True))
+
+
+class SummaryTests(SynchronousTestCase):
+    """The verdict and its lines."""
+
+    def test_good(self) -> None:
+        self.assertTrue(Summary(3, 0, NO_SKIP).good(may_skip=False))
+
+    def test_failure_is_not_good(self) -> None:
+        self.assertFalse(Summary(3, 1, NO_SKIP).good(may_skip=True))
+
+    def test_nothing_run_is_not_good(self) -> None:
+        self.assertFalse(Summary(0, 0, NO_SKIP).good(may_skip=True))
+
+    def test_skip_is_good_only_where_allowed(self) -> None:
+        summary = Summary(3, 0, Counter({("tests.e2e.test_podman", "no podman"): 2}))
+        self.assertTrue(summary.good(may_skip=True))
+        self.assertFalse(summary.good(may_skip=False))
+
+    def test_lines_without_skips(self) -> None:
+        self.assertEqual(Summary(3, 0, NO_SKIP).lines(), ["3 passed, 0 failed, 0 skipped"])
+
+    def test_lines_with_skips(self) -> None:
+        skipped = Counter({("tests.b", "no docker"): 1, ("tests.a", "no podman"): 2})
+        self.assertEqual(
+            Summary(3, 1, skipped).lines(),
+            [
+                "skipped: tests.a (2: no podman); tests.b (1: no docker)"
+                " -- to run them: make e2e-deps, as root",
+                "3 passed, 1 failed, 3 skipped",
+            ],
+        )
+
+
+class MakefileTests(SynchronousTestCase):
+    """The remedy that the verdict names exists."""
+
+    def test_target(self) -> None:
+        makefile = Path(__file__).parent.parent / "Makefile"
+        self.assertIn("\ne2e-deps:", makefile.read_text())
