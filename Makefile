@@ -57,14 +57,14 @@ $(BIN)/pip:
 
 # The extras behind each target; "make run" needs none.
 extras-run :=
-extras-test := test
-extras-lint := lint,test,docs
-extras-docs := docs
+extras-test := [test]
+extras-lint := [lint,test,docs]
+extras-docs := [docs]
 
 # Without the compat mode an editable install hides twisted/plugins/ from twistd.
 $(VENV)/.has-%: setup.cfg pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check \
-	    --config-settings editable_mode=compat --editable '.[$(extras-$*)]'
+	    --config-settings editable_mode=compat --editable '.$(extras-$*)'
 	touch $@
 
 run/regproxy.toml:

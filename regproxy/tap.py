@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +68,7 @@ def make_service(reactor: Any, config: Config, path: Path | None) -> MultiServic
     proxy.addService(TimerService(FLUSH_INTERVAL, foundation.store.flush_access_times))
     for way, descriptions in listeners(config).items():
         for description in descriptions:
-            factory = CurrentFactory(lambda way=way: proxy.house.ways[way])
+            factory = CurrentFactory(partial(proxy.way, way))
             proxy.addService(ListenerService(reactor, description, factory))
     return proxy
 
@@ -118,7 +119,11 @@ class ListenerService(Service):
             endpoint = serverFromString(self._reactor, self._description)
         except (ValueError, TypeError, ImportError) as error:
             sys.exit(f"{self._description}: not an endpoint that Twisted knows: {error}")
-        endpoint.listen(self._factory).addCallbacks(self._listening, self._failed)
+        # Server endpoints bind before they return; a Deferred would swallow SystemExit.
+        failures: list[Failure] = []
+        endpoint.listen(self._factory).addCallbacks(self._listening, failures.append)
+        if failures:
+            sys.exit(f"cannot listen on {self._description}: {failures[0].getErrorMessage()}")
 
     def stopService(self) -> Deferred[Any]:
         """Accept no more connections."""
@@ -128,9 +133,6 @@ class ListenerService(Service):
 
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
-
-    def _failed(self, failure: Failure) -> None:
-        sys.exit(f"cannot listen on {self._description}: {failure.getErrorMessage()}")
 
 
 class StoreService(Service):
@@ -196,6 +198,10 @@ class ProxyService(MultiService):
         """Stop everything."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         return gatherResults([super().stopService(), self.house.upstream.close()])
+
+    def way(self, name: str) -> IProtocolFactory:
+        """The factory of the way in called *name*, as the configuration in force wants it."""
+        return self.house.ways[name]
 
     def reload(self) -> None:
         """Read the configuration again; a bad one leaves the running one in force.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from attrs import frozen
+from twisted.trial.itrial import ITestCase
 from twisted.trial.reporter import TreeReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
@@ -38,11 +39,12 @@ class Summary:
     @classmethod
     def of(cls, result: TreeReporter) -> Summary:
         """Count *result*: a "todo" that passes has failed, one that fails was skipped."""
-        undone = [*result.skips, *result.expectedFailures]
+        undone = [(test, str(reason)) for test, reason in result.skips]
+        undone += [(test, f"todo: {todo.reason}") for test, _, todo in result.expectedFailures]
         return cls(
             passed=result.successes,
             failed=len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses),
-            skipped=Counter((type(test).__module__, str(reason)) for test, reason, *_ in undone),
+            skipped=Counter((_module(test), reason) for test, reason in undone),
             interrupted=result.shouldStop,
         )
 
@@ -64,6 +66,12 @@ class Summary:
         total = self.skipped.total()
         lines.append(f"{self.passed} passed, {self.failed} failed, {total} skipped")
         return lines
+
+
+def _module(test: ITestCase) -> str:
+    """The module of *test*, by its name: trial wraps what it runs."""
+    name: str = test.id()
+    return name.rsplit(".", 2)[0]
 
 
 def run(names: Sequence[str], directory: Path, stream: TextIO) -> Summary:

@@ -160,9 +160,10 @@ def resolved(config: Config) -> Config:
 
 def effective(config: Config) -> str:
     """*config* as TOML that :func:`loads` reads again, with passwords masked."""
+    config = resolved(config)
     masked = {host: _masked(section) for host, section in config.registries.items()}
     converter = make_converter(Path("/"), {})
-    table = converter.unstructure(evolve(resolved(config), registries=masked))
+    table = converter.unstructure(evolve(config, registries=masked))
     return tomli_w.dumps(_without_none(table))
 
 

@@ -44,7 +44,7 @@ class Ask:
     @property
     def accept(self) -> list[bytes]:
         """The lines of Accept."""
-        return self.headers.getRawHeaders(b"accept", [])
+        return list(self.headers.getRawHeaders(b"accept", []))
 
     def content_headers(self) -> Headers:
         """The fields for a question about content: only what may change the answer."""
@@ -115,7 +115,14 @@ def media_type_of(response: IResponse) -> str:
 
 
 def length_of(response: IResponse) -> int | None:
-    """The length of an upstream's answer in bytes, if it was announced."""
+    """The length of the content in bytes, if upstream announced it.
+
+    For a HEAD that is the length of what a GET would get. Twisted keeps it among the
+    header fields then, and calls the body that did not come zero bytes long.
+    """
+    if response.request.method == b"HEAD":
+        values = response.headers.getRawHeaders(b"content-length", [])
+        return int(values[0]) if len(values) == 1 and values[0].isdigit() else None
     length = response.length
     return None if length is UNKNOWN_LENGTH else int(length)
 

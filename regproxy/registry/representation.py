@@ -36,9 +36,11 @@ def describe_content(request: StrictRequest, content: Content) -> tuple[int, int
         request.setHeader(b"Warning", _warning(content.warning))
     fields = request.requestHeaders
     if match_failed(fields.getRawHeaders(b"if-match", []), etag):
-        return _without_body(request, HTTPStatus.PRECONDITION_FAILED)
+        _without_body(request, HTTPStatus.PRECONDITION_FAILED)
+        return None
     if none_match(fields.getRawHeaders(b"if-none-match", []), etag):
-        return _without_body(request, HTTPStatus.NOT_MODIFIED)
+        _without_body(request, HTTPStatus.NOT_MODIFIED)
+        return None
     size = blob.size
     start, end = 0, size
     if size is not None and request.method == b"GET":
@@ -51,7 +53,8 @@ def describe_content(request: StrictRequest, content: Content) -> tuple[int, int
                     request.setHeader(b"Content-Range", content_range(start, end, size))
                 case Unsatisfiable():
                     request.setHeader(b"Content-Range", unsatisfied_range(size))
-                    return _without_body(request, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                    _without_body(request, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                    return None
                 case _:
                     start, end = 0, size
     if end is not None:

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer
 from twisted.web.iweb import IBodyProducer
+from twisted.web.http import NO_BODY_CODES
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -17,7 +18,15 @@ from regproxy.config.model import Config
 from regproxy.oci.errors import BadRequest, Denied, Misdirected, RegistryError
 from regproxy.oci.names import Host
 from regproxy.oci.routes import parse_route
-from regproxy.registry.ask import Answer, Ask, Content, Description, Relayed, subject
+from regproxy.registry.ask import (
+    Answer,
+    Ask,
+    Content,
+    Description,
+    Relayed,
+    length_of,
+    subject,
+)
 from regproxy.registry.errors import answer_to
 from regproxy.registry.representation import describe, describe_content, local_location
 from regproxy.registry.service import READS, RegistryService
@@ -142,6 +151,9 @@ class RegistryResource(Resource):
         request.setResponseCode(response.code, response.phrase)
         for name, values in response_headers(response.headers).getAllRawHeaders():
             request.responseHeaders.setRawHeaders(name, values)
+        length = length_of(response)
+        if length is not None and response.code not in NO_BODY_CODES:
+            request.setHeader(b"Content-Length", b"%d" % length)
         local_location(request.responseHeaders, ask.section)
         request.setHeader(b"Cache-Status", str(relayed.status).encode())
         await relay(response, request, self._clock, self._config.limits.upstream_idle)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
@@ -54,20 +54,78 @@ class ThreadWorkers:
         return deferred
 
 
-def read(workers: Workers, descriptor: int, length: int, offset: int) -> Deferred[bytes]:
+def shielded(work: Deferred[T], unwanted: Callable[[T], object]) -> Deferred[T]:
+    """The result of *work*, which goes on when the returned Deferred is cancelled.
+
+    A worker thread cannot be stopped: what it brings too late is given to *unwanted*,
+    and how it failed is of no interest any more.
+    """
+    waiter: Deferred[T] = Deferred()
+    work.addCallbacks(
+        lambda result: unwanted(result) if waiter.called else waiter.callback(result),
+        lambda failure: None if waiter.called else waiter.errback(failure),
+    )
+    return waiter
+
+
+class Descriptor:
+    """An open file that several hold; the last one to let go closes it.
+
+    Held and released in the reactor thread. A worker may use ``number`` for as long as
+    somebody holds the file for it: a number that was closed is soon another file's.
+
+    Attributes:
+        number: the file descriptor; -1 once it is closed.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._holders = 1
+
+    def hold(self) -> Descriptor:
+        """One holder more.
+
+        Raises:
+            ValueError: it is closed.
+        """
+        if not self._holders:
+            raise ValueError("the file is closed")
+        self._holders += 1
+        return self
+
+    def release(self) -> None:
+        """One holder less."""
+        self._holders -= 1
+        if not self._holders:
+            number, self.number = self.number, -1
+            os.close(number)
+
+
+def read(workers: Workers, descriptor: Descriptor, length: int, offset: int) -> Deferred[bytes]:
     """Up to *length* bytes at *offset*: at once from the page cache, else by a worker.
 
-    A read that the page cache can answer in part answers with that part.
+    A read that the page cache can answer in part answers with that part. Fails with
+    OSError when the disk does.
     """
     buffer = bytearray(length)
     try:
-        got = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
+        got = os.preadv(descriptor.number, [buffer], offset, os.RWF_NOWAIT)
     except OSError as error:
         if error.errno not in _WOULD_WAIT:
-            raise
-        return workers.run(lambda: os.pread(descriptor, length, offset))
-    del buffer[got:]
-    return succeed(bytes(buffer))
+            return fail(error)
+        got = 0
+    if got:
+        del buffer[got:]
+        return succeed(bytes(buffer))
+    # Nothing is not always the end of the file: preadv2(2), BUGS, Linux 5.9 and 5.10.
+    held = descriptor.hold()
+
+    def over(result: T) -> T:
+        held.release()
+        return result
+
+    work = workers.run(lambda: os.pread(held.number, length, offset))
+    return shielded(work.addBoth(over), lambda _: None)
 
 
 @frozen
@@ -96,7 +154,8 @@ class BlobDirectory:
                 directory.mkdir(parents=True, exist_ok=True)
             probe = self.fills / ".probe"
             probe.touch()
-            probe.unlink()
+            # Another process may be trying the same.
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise StoreUnusable(
                 f"cache directory {self.root} cannot be written ({error.strerror}):"
@@ -132,13 +191,6 @@ def write_all(descriptor: int, chunks: list[bytes], offset: int) -> int:
     while written < len(data):
         written += os.pwrite(descriptor, data[written:], offset + written)
     return written
-
-
-def discard(descriptor: int, partial: Path) -> None:
-    """Close and remove a transfer that came to nothing."""
-    os.close(descriptor)
-    with contextlib.suppress(FileNotFoundError):
-        partial.unlink()
 
 
 def sweep(fills: Path, before: float) -> int:

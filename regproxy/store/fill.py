@@ -13,7 +13,6 @@ sends them on holds back the last one until ``verified`` is true.
 from __future__ import annotations
 
 import hashlib
-import os
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final, Protocol
@@ -86,7 +85,7 @@ class Fill:
         self._directory = directory
         self._workers = workers
         self._record = record
-        self._descriptor = descriptor
+        self._descriptor = disk.Descriptor(descriptor)
         self._partial = partial
         self._hash = hashlib.new(digest.algorithm)
         self._queue: list[bytes] = []
@@ -107,8 +106,9 @@ class Fill:
         """Take the next bytes. Ignored once the fill has failed."""
         if self.phase is not Phase.RECEIVING:
             return
-        if self.size is not None and self.received + self._queued + len(data) > self.size:
-            self.fail(Failure(SizeMismatch(self.size, self.received + self._queued + len(data))))
+        total = self.received + self._queued + len(data)
+        if self.size is not None and total > self.size:
+            self._end(Failure(SizeMismatch(self.size, total)))
             return
         self._queue.append(data)
         self._queued += len(data)
@@ -124,21 +124,19 @@ class Fill:
             self._write_on()
 
     def fail(self, failure: Failure) -> None:
-        """No more bytes will come; nothing is kept."""
-        if self.phase in (Phase.COMMITTED, Phase.FAILED):
-            return
-        self.phase = Phase.FAILED
-        self.failure = failure
-        self._queue.clear()
-        if not self._writing:
-            self._dispose()
-        self._notify()
+        """No more bytes will come; nothing is kept. Ignored once all of them are here."""
+        if self.phase in (Phase.RECEIVING, Phase.CHECKING):
+            self._end(failure)
 
     # What the readers call.
 
     def reader(self) -> FillReader:
-        """A new reader from the first byte on; the caller closes it."""
-        return FillReader(self, self._workers, os.dup(self._descriptor))
+        """A new reader from the first byte on; the caller closes it.
+
+        Raises:
+            ValueError: the fill is over.
+        """
+        return FillReader(self, self._workers, self._descriptor.hold())
 
     def when_changed(self) -> Deferred[None]:
         """Fires at the next bytes or change of phase; fails when the fill does."""
@@ -177,7 +175,7 @@ class Fill:
         # In a worker thread, one call at a time.
         for chunk in chunks:
             self._hash.update(chunk)
-        return disk.write_all(self._descriptor, chunks, offset)
+        return disk.write_all(self._descriptor.number, chunks, offset)
 
     def _stored(self, count: int) -> None:
         self._writing = False
@@ -200,14 +198,14 @@ class Fill:
         self._log.failure(
             "The disk failed under a transfer of {digest}", failure, digest=self.digest
         )
-        self.fail(failure)
+        self._end(failure)
 
     def _check(self) -> None:
         actual = Digest(self.digest.algorithm, self._hash.hexdigest())
         if self.size is not None and self.received != self.size:
-            self.fail(Failure(SizeMismatch(self.size, self.received)))
+            self._end(Failure(SizeMismatch(self.size, self.received)))
         elif actual != self.digest:
-            self.fail(Failure(DigestMismatch(self.digest, actual)))
+            self._end(Failure(DigestMismatch(self.digest, actual)))
         else:
             self.phase = Phase.VERIFIED
             self.verified = True
@@ -215,7 +213,7 @@ class Fill:
             self._notify()
             self._writing = True
             self._workers.run(
-                lambda: self._directory.commit(self._descriptor, self._partial, self.digest)
+                lambda: self._directory.commit(self._descriptor.number, self._partial, self.digest)
             ).addCallback(lambda _: self._record(self.digest, self.received)).addCallbacks(
                 self._committed, self._disk_failed
             )
@@ -223,12 +221,22 @@ class Fill:
     def _committed(self, _: None) -> None:
         self._writing = False
         self.phase = Phase.COMMITTED
-        os.close(self._descriptor)
+        self._descriptor.release()
+        self._notify()
+
+    def _end(self, failure: Failure) -> None:
+        self.phase = Phase.FAILED
+        self.failure = failure
+        self._queue.clear()
+        if not self._writing:
+            self._dispose()
         self._notify()
 
     def _dispose(self) -> None:
-        self._writing = True
-        self._workers.run(lambda: disk.discard(self._descriptor, self._partial)).addErrback(
+        # Once, and with no worker at the file. Closed first, the file's blocks are
+        # freed by the worker that unlinks it.
+        self._descriptor.release()
+        self._workers.run(lambda: self._partial.unlink(missing_ok=True)).addErrback(
             lambda failure: self._log.failure(
                 "A partial transfer could not be removed: {path}", failure, path=self._partial
             )
@@ -250,10 +258,11 @@ class Fill:
 class FillReader:
     """One reader's view of a fill; it outlives the fill as long as it is open."""
 
-    def __init__(self, fill: Fill, workers: disk.Workers, descriptor: int) -> None:
+    def __init__(self, fill: Fill, workers: disk.Workers, descriptor: disk.Descriptor) -> None:
         self._fill = fill
         self._workers = workers
         self._descriptor = descriptor
+        self._open = True
         self.digest = fill.digest
 
     @property
@@ -282,4 +291,6 @@ class FillReader:
 
     def close(self) -> None:
         """Let go of it."""
-        os.close(self._descriptor)
+        if self._open:
+            self._open = False
+            self._descriptor.release()

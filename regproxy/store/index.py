@@ -2,8 +2,8 @@
 
 SQLite in WAL mode: readers never wait for the writer, and several processes may have
 the file open (https://sqlite.org/wal.html). Reads are look-ups by primary key on the
-caller's thread; writes go through one worker thread, each in a transaction of its own,
-and fail with IndexFailed.
+caller's thread; writes go through one worker thread, each in a transaction of its own.
+Both fail with IndexFailed.
 """
 
 from __future__ import annotations
@@ -93,10 +93,14 @@ class Index:
             StoreUnusable: it cannot be.
         """
         try:
-            self._writer = _connect(self._path)
-            _migrate(self._writer, self._path)
-            self._reader = _connect(self._path)
-        except sqlite3.Error as error:
+            with ExitStack() as stack:
+                stack.enter_context(_alone(self._path.parent))
+                writer = stack.enter_context(closing(_connect(self._path)))
+                _prepare(writer, self._path)
+                self._reader = _connect(self._path)
+                self._writer = writer
+                # TRANSFER
+        except (sqlite3.Error, OSError) as error:
             raise StoreUnusable(
                 f"index {self._path} cannot be opened ({error}): move the file away to start"
                 " with an empty one, or give another [cache] directory"
@@ -111,11 +115,11 @@ class Index:
 
     def tag(self, key: TagKey) -> TagEntry | None:
         """Where *key* pointed, or None when it was never seen."""
-        row = self._reader.execute(
+        row = self._row(
             "SELECT digest, media_type, checked_at FROM tag"
             " WHERE host = ? AND repository = ? AND tag = ? AND accept = ?",
-            _tag_columns(key),
-        ).fetchone()
+            *_tag_columns(key),
+        )
         return None if row is None else TagEntry(Digest.parse(row[0]), row[1], row[2])
 
     def put_tag(self, key: TagKey, entry: TagEntry) -> Deferred[None]:
@@ -136,10 +140,12 @@ class Index:
 
     def membership(self, host: Host, repository: Repository, digest: Digest) -> str | None:
         """The media type under which *repository* has *digest*; None when it is not known to."""
-        row = self._reader.execute(
+        row = self._row(
             "SELECT media_type FROM membership WHERE host = ? AND repository = ? AND digest = ?",
-            (str(host), str(repository), str(digest)),
-        ).fetchone()
+            str(host),
+            str(repository),
+            str(digest),
+        )
         return None if row is None else str(row[0])
 
     def put_membership(
@@ -163,9 +169,7 @@ class Index:
 
     def last_access(self, digest: Digest) -> float | None:
         """When *digest* was last used, in seconds since the epoch."""
-        row = self._reader.execute(
-            "SELECT last_access FROM content WHERE digest = ?", (str(digest),)
-        ).fetchone()
+        row = self._row("SELECT last_access FROM content WHERE digest = ?", str(digest))
         return None if row is None else float(row[0])
 
     def touch(self, used: dict[Digest, float]) -> Deferred[None]:
@@ -174,6 +178,12 @@ class Index:
             "UPDATE content SET last_access = ? WHERE digest = ?",
             [(when, str(digest)) for digest, when in used.items()],
         )
+
+    def _row(self, query: str, *key: str) -> Any:
+        try:
+            return self._reader.execute(query, key).fetchone()
+        except sqlite3.Error as error:
+            raise IndexFailed(f"{self._path}: {error}") from error
 
     def _write(self, statement: str, rows: list[tuple[object, ...]]) -> Deferred[None]:
         def call() -> None:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from regproxy.interfaces import IBlob
 from regproxy.oci.names import Digest
 from regproxy.store import disk
+from regproxy.store.errors import IndexFailed
 from regproxy.store.fill import Fill, Phase
 from regproxy.store.index import Index
 
@@ -78,7 +79,9 @@ class Store:
         Raises:
             OSError: the disk does not take it.
         """
-        descriptor, path = await self._workers.run(partial(self._create, digest))
+        descriptor, path = await disk.shielded(
+            self._workers.run(partial(self._create, digest)), self._abandon
+        )
         fill = Fill(self._directory, self._workers, self._record, digest, size, descriptor, path)
         self._fills[digest] = fill
         fill.when_ended().addErrback(self._log_failed, digest).addCallback(
@@ -101,7 +104,7 @@ class Store:
     def flush_access_times(self) -> Deferred[None]:
         """Write to the index when content was last used."""
         used, self._used = self._used, {}
-        return self.index.touch(used) if used else succeed(None)
+        return self.index.touch(used).addErrback(self._not_flushed) if used else succeed(None)
 
     def sweep(self) -> Deferred[int]:
         """Remove what transfers of a process that is gone have left; how many files.
@@ -120,8 +123,18 @@ class Store:
         os.fchmod(descriptor, 0o644)
         return descriptor, Path(name)
 
+    def _abandon(self, created: tuple[int, Path]) -> None:
+        descriptor, path = created
+        os.close(descriptor)
+        path.unlink()
+
     def _record(self, digest: Digest, size: int) -> Deferred[None]:
         return self.index.put_content(digest, size, self._now())
+
+    def _not_flushed(self, failure: Failure) -> None:
+        # What is lost is some of the order in which content is evicted.
+        failure.trap(IndexFailed)
+        self._log.error("The times of last use are lost: {reason}", reason=str(failure.value))
 
     def _log_failed(self, failure: Failure, digest: Digest) -> None:
         self._log.warn(
@@ -146,7 +159,8 @@ class StoredBlob:
         self.size: int | None = size
         self._length = size
         self._workers = workers
-        self._descriptor = descriptor
+        self._descriptor = disk.Descriptor(descriptor)
+        self._open = True
 
     def readable(self, offset: int) -> int:
         """How many bytes can be read from *offset* on."""
@@ -162,4 +176,6 @@ class StoredBlob:
 
     def close(self) -> None:
         """Let go of it."""
-        os.close(self._descriptor)
+        if self._open:
+            self._open = False
+            self._descriptor.release()

@@ -150,6 +150,15 @@ class CertificateAuthority:
         return Leaf(certificate, key, intermediates)
 
 
+def is_certifiable(name: str) -> bool:
+    """Whether there can be a leaf for *name*: a lower-case host name or an address."""
+    try:
+        _general_name(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _create(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """A new root with a name that tells it from any other."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from regproxy.tls.authority import is_certifiable
 from regproxy.tls.contexts import RefusableConnection, server_context
 from regproxy.tls.errors import NameRefused
 from regproxy.tls.leaves import LeafCache
@@ -51,8 +52,8 @@ class SNIServerTLS:
 
     Args:
         leaves: where leaves come from.
-        allowed: whether there may be a leaf for this name; it gets lower-case
-            names without a trailing dot.
+        allowed: whether there may be a leaf for this name; it gets valid host
+            names, in lower case and without a trailing dot, and nothing else.
         default: the name to assume for clients without SNI.
     """
 
@@ -73,7 +74,7 @@ class SNIServerTLS:
         assert isinstance(connection, _ChoosingConnection)
         name = _normal(connection.get_servername()) or self._default
         try:
-            if name is not None and self._allowed(name):
+            if name is not None and is_certifiable(name) and self._allowed(name):
                 connection.set_context(self._leaves.context(name))
                 return
         except Exception:

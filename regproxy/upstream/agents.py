@@ -10,7 +10,6 @@ from typing import Final, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS
@@ -21,6 +20,7 @@ from regproxy.oci.names import Host
 from regproxy.policy.addresses import AddressGuard, AllowEntry
 from regproxy.upstream.dial import DialReactor, GuardedEndpoint
 from regproxy.upstream.pool import MeteredPool
+from regproxy.upstream.secure import TLSEndpoint
 
 PolicyFor = Callable[[RegistrySection], IPolicyForHTTPS]
 
@@ -44,7 +44,8 @@ class _Endpoints:
         )
         if uri.scheme == b"http":
             return endpoint
-        return wrapClientTLS(self.policy.creatorForNetloc(uri.host, uri.port), endpoint)
+        creator = self.policy.creatorForNetloc(uri.host, uri.port)
+        return TLSEndpoint(endpoint, creator, cast(IReactorTime, self.reactor))
 
 
 class Agents:

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from http import HTTPStatus
 from typing import Final, Protocol
-from urllib.parse import urlencode
 
 from attrs import frozen
 from publicsuffixlist import PublicSuffixList
@@ -172,7 +171,7 @@ class Authenticator:
             response = answer.response
             if response.code != HTTPStatus.UNAUTHORIZED or not answer.from_registry:
                 return response
-            drain(response, self._clock)
+            await drain(response, self._clock)
             refusals += authorization is not None
             challenges = _challenges(response, account.registry)
             authorization = await self._login(
@@ -253,13 +252,11 @@ class Authenticator:
     async def _fetch_token(self, account: Account, challenge: Bearer, scope: str) -> _Token:
         realm = _realm(account, challenge)
         query = {"service": challenge.service, "scope": scope}
-        asked = urlencode({name: value for name, value in query.items() if value})
-        separator = "&" if "?" in realm.target else "?"
-        url = URL(realm.scheme, realm.host, f"{realm.target}{separator}{asked}")
+        url = realm.asking({name: value for name, value in query.items() if value})
         asked_at = self._clock.seconds()
         response = await self._fetch(account.registry, url, account.basic)
         if response.code != HTTPStatus.OK:
-            drain(response, self._clock)
+            await drain(response, self._clock)
             raise _refusal(account.registry, realm, response.code)
         content = await read(response, ANSWER_LIMIT, self._idle, self._clock)
         value, lifetime = _token_of(content, account.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -185,18 +186,20 @@ def discard(response: IResponse) -> None:
     response.deliverBody(_Discard())
 
 
-def drain(response: IResponse, clock: IReactorTime) -> None:
+async def drain(response: IResponse, clock: IReactorTime) -> None:
     """Give up a response whose body nobody reads, but keep its connection.
 
-    A rest that is short and comes soon is read for that: redirects and challenges have a
-    few hundred bytes, and the next request follows at once. Otherwise as :func:`discard`.
+    A body that is short and comes soon is read for that: redirects and challenges have a
+    few hundred bytes, and the next request follows at once. Any other is given up as
+    with :func:`discard`, which is no error.
     """
     if response.length is not UNKNOWN_LENGTH and response.length > _DRAIN_LIMIT:
         discard(response)
         return
     reader = BodyReader(lambda data: None, clock, _DRAIN_IDLE, _DRAIN_LIMIT)
     response.deliverBody(reader)
-    reader.done.addErrback(lambda failure: failure.trap(UpstreamError))
+    with suppress(UpstreamError):
+        await reader.done
 
 
 @implementer(IConsumer)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
+from zope.interface import implementer
 
 from regproxy import __version__
 from regproxy.config.model import Auth, Config, RegistrySection
+from regproxy.interfaces import IUpstream
 from regproxy.oci.names import Host, Repository
 from regproxy.upstream.agents import Agents, PolicyFor
 from regproxy.upstream.auth import Account, Answer, Authenticator
@@ -44,17 +45,30 @@ _DROPPED: Final = (
 
 @frozen
 class _Request:
-    """What stays the same over all hops of one request."""
+    """What stays the same over all hops of one request.
+
+    Attributes:
+        principal: see :meth:`Agents.agent`.
+    """
 
     method: bytes
     headers: Headers
     body: IBodyProducer | None
     principal: bytes | None
+    authorization: bytes | None = None
 
     @property
     def repeatable(self) -> bool:
         """Whether it may be sent to another place as well."""
         return self.method in (b"GET", b"HEAD") and self.body is None
+
+    def authorized(self, authorization: bytes | None) -> _Request:
+        """The same with this Authorization."""
+        return evolve(self, authorization=authorization)
+
+    def without_credentials(self) -> _Request:
+        """The same for a host that is not the registry."""
+        return evolve(self, authorization=None, principal=None)
 
 
 @frozen
@@ -71,6 +85,7 @@ class _Hop:
     urls: tuple[URL, ...]
 
 
+@implementer(IUpstream)
 class Upstream:
     """The way to all registries."""
 
@@ -122,7 +137,8 @@ class Upstream:
                 credentials, whatever the configuration says.
 
         Raises:
-            UpstreamError: there is no usable answer; nothing else is raised.
+            UpstreamError: there is no usable answer.
+            ValueError: *target* does not begin with a slash.
         """
         host = host.canonical
         section = self._config.registry(host)
@@ -132,8 +148,11 @@ class Upstream:
         url = URL("https", host, encoded(target))
         hop = _Hop(host, section, tuple(url.under(base) for base in _bases(section)))
         if not (inject or anonymous):
-            return (await self._follow(request, hop, authorization)).response
-        send = partial(self._follow, request, hop)
+            return (await self._follow(request.authorized(authorization), hop)).response
+
+        async def send(login: bytes | None) -> Answer:
+            return await self._follow(request.authorized(login), hop)
+
         return await self._auth.request(Account(host, section, anonymous), repository, send)
 
     def close(self) -> Deferred[object]:
@@ -143,21 +162,20 @@ class Upstream:
     async def _fetch(self, registry: Host, url: URL, authorization: bytes | None) -> IResponse:
         """GET *url*, which *registry* named, with its credentials."""
         home = _Hop(registry, self._config.registry(registry), ())
-        request = _Request(b"GET", _prepared(Headers()), None, authorization and _OURSELVES)
-        return (await self._follow(request, self._next(url, home), authorization)).response
+        principal = None if authorization is None else _OURSELVES
+        request = _Request(b"GET", _prepared(Headers()), None, principal, authorization)
+        return (await self._follow(request, self._next(url, home))).response
 
-    async def _follow(self, request: _Request, hop: _Hop, authorization: bytes | None) -> Answer:
+    async def _follow(self, request: _Request, hop: _Hop) -> Answer:
         """The answer at the end of all redirects."""
-        owner, at_home = hop.owner, True
+        owner, from_registry = hop.owner, True
         visited: set[URL] = set()
         while True:
-            response, url = await self._first_usable(
-                request, hop, authorization if at_home else None, at_home
-            )
+            response, url = await self._first_usable(request, hop)
             if not request.repeatable or response.code not in REDIRECTS:
-                return Answer(response, at_home)
+                return Answer(response, from_registry)
             visited.add(url)
-            drain(response, self._clock)
+            await drain(response, self._clock)
             if len(visited) > REDIRECT_LIMIT:
                 raise RedirectRefused(f"more than {REDIRECT_LIMIT} redirects, last at {url.netloc}")
             target = redirected(url, response.headers.getRawHeaders(b"location"))
@@ -170,8 +188,9 @@ class Upstream:
                 and not hop.section.plain_http
             ):
                 raise RedirectRefused(f"{url.netloc} redirects to plain http")
-            # Once away, always away: no later hop sees the credentials again.
-            at_home = at_home and hop.owner == owner
+            if hop.owner != owner:
+                # For good: a redirect back does not bring them back.
+                request, from_registry = request.without_credentials(), False
 
     def _next(self, url: URL, hop: _Hop) -> _Hop:
         """Where *url*, named by a server of *hop*, is to be had.
@@ -186,42 +205,33 @@ class Upstream:
             return _Hop(owner, section, tuple(url.under(base) for base in _bases(section)))
         return _Hop(url.host, section, (url,))
 
-    async def _first_usable(
-        self, request: _Request, hop: _Hop, authorization: bytes | None, at_home: bool
-    ) -> tuple[IResponse, URL]:
+    async def _first_usable(self, request: _Request, hop: _Hop) -> tuple[IResponse, URL]:
         """The first usable answer of the hop's servers, or the last one's, whatever it is."""
         *others, last = hop.urls
         for url in others if request.repeatable else ():
             try:
-                response = await self._exchange(request, hop, url, authorization, at_home)
+                response = await self._exchange(request, hop, url)
             except UpstreamError as error:
                 reason = error.message
             else:
                 if response.code < 500:
                     return response, url
                 reason = f"status {response.code}"
-                drain(response, self._clock)
+                await drain(response, self._clock)
             self._log.info(
                 "an upstream of {registry} is passed over: {reason}",
                 registry=str(hop.owner),
                 upstream=url.netloc,
                 reason=reason,
             )
-        return await self._exchange(request, hop, last, authorization, at_home), last
+        return await self._exchange(request, hop, last), last
 
-    async def _exchange(
-        self,
-        request: _Request,
-        hop: _Hop,
-        url: URL,
-        authorization: bytes | None,
-        at_home: bool,
-    ) -> IResponse:
+    async def _exchange(self, request: _Request, hop: _Hop, url: URL) -> IResponse:
         """One request on one connection, with its deadline."""
         headers = request.headers.copy()
-        if authorization is not None:
-            headers.setRawHeaders(b"Authorization", [authorization])
-        agent = self._agents.agent(hop.owner, hop.section, request.principal if at_home else None)
+        if request.authorization is not None:
+            headers.setRawHeaders(b"Authorization", [request.authorization])
+        agent = self._agents.agent(hop.owner, hop.section, request.principal)
         deadline = Deadline(self._clock, lambda: requesting.cancel())
         body = request.body
         if body is not None:

@@ -105,7 +105,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _tls_reason(error: SSL.Error) -> str:
     """What OpenSSL or our own check of the certificate said, without the codes around it."""
     queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return ", ".join(str(entry[-1]) for entry in queue) or str(error) or "handshake failed"
+    return ", ".join(str(entry[-1]) for entry in queue) or "handshake failed"
 
 
 # What a request to Twisted's client may fail with, for an ``except`` clause.

@@ -6,9 +6,9 @@ credentials along, follow from https to http, and resolve what they like.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from attrs import field, frozen
 from attrs.validators import matches_re
@@ -78,6 +78,13 @@ class URL:
         """The same target at another server, whose path is a prefix."""
         prefix = base.target.rstrip("/")
         return URL(base.scheme, base.host, prefix + self.target)
+
+    def asking(self, query: Mapping[str, str]) -> URL:
+        """The same with more fields in its query."""
+        if not query:
+            return self
+        separator = "&" if "?" in self.target else "?"
+        return URL(self.scheme, self.host, self.target + separator + urlencode(query))
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc}{self.target}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
@@ -366,6 +367,8 @@ class DefaultDataTests(SynchronousTestCase):
             self.assertEqual(default_data(1000, environ), path)
 
 
+_Keys = st.SearchStrategy[dict[str, Any]]
+
 _names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters=":"), min_size=1)
 _paths = st.lists(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1)
@@ -373,17 +376,22 @@ _paths = st.lists(
 _listeners = st.lists(_names.filter(str.strip), max_size=3).map(tuple)
 _durations = st.floats(0, 1e9).map(lambda value: round(value, 9))
 _positive = st.integers(1, 1 << 62)
-_credentials = (
-    st.fixed_dictionaries({})
-    | st.fixed_dictionaries(
-        {"username": _names, "password": st.just(MASK)}
-        | {"password_file": st.none(), "auth": st.sampled_from([None, *Auth])}
+_auth = st.sampled_from([None, *Auth])
+
+
+def _with_password(password: str, path: st.SearchStrategy[Path | None]) -> _Keys:
+    return st.fixed_dictionaries(
+        {
+            "username": _names,
+            "password": st.just(password),
+            "password_file": path,
+            "auth": _auth,
+        }
     )
-    | st.fixed_dictionaries(
-        {"username": _names, "password": st.just(PASSWORD)}
-        | {"password_file": _paths, "auth": st.sampled_from([None, *Auth])}
-    )
-)
+
+
+_nobody: _Keys = st.just({})
+_credentials = _nobody | _with_password(MASK, st.none()) | _with_password(PASSWORD, _paths)
 _plain = st.booleans().flatmap(
     lambda plain: st.fixed_dictionaries(
         {

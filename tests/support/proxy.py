@@ -6,7 +6,6 @@ import http.client
 import json
 import socket
 import ssl
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from email.message import Message
@@ -104,12 +103,16 @@ class Proxy:
         connection.close()
         return answer
 
-    def exchange(self, sent: bytes) -> bytes:
-        """All that the proxy's port answers to raw bytes until it closes the connection."""
+    def exchange(self, sent: bytes) -> Answer | None:
+        """What the proxy's port answers to raw bytes; None when it hangs up instead."""
         with socket.create_connection((ADDRESS, self._port), timeout=30) as connection:
-            connection.sendall(sent)
-            connection.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: connection.recv(65536), b""))
+            try:
+                connection.sendall(sent)
+                response = http.client.HTTPResponse(connection)
+                response.begin()
+                return Answer(response.status, response.headers, response.read())
+            except ConnectionError:
+                return None
 
     def get(self, path: str) -> bytes | None:
         """What the proxy's port itself answers to a browser; None when it does not answer."""
@@ -117,5 +120,5 @@ class Proxy:
         try:
             with opener.open(self.url + path, timeout=10) as response:
                 return bytes(response.read())
-        except urllib.error.URLError:
+        except OSError:
             return None

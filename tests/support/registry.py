@@ -23,6 +23,8 @@ from tests.support.process import Process, environment, free_port, listens, run
 from tests.support.programs import program
 
 ADDRESS: Final = "127.0.0.1"
+#: What registries and token server call the service that tokens are for.
+SERVICE: Final = "registry of the tests"
 
 # Of a real registry's log: what marks a point in it, and is no client's request.
 _FENCE: Final = "fence="
@@ -135,12 +137,12 @@ class Recording:
 class TokenServer(Server):
     """``tests.support.token_server`` as a process."""
 
-    def __init__(self, directory: Path, keys: Keys, *, realm: str, service: str) -> None:
+    def __init__(self, directory: Path, keys: Keys, *, realm: str) -> None:
         self.realm = realm
         self.settings = token_server.Settings(
             port=free_port(),
             issuer="token server of the tests",
-            service=service,
+            service=SERVICE,
             certificate=str(keys.certificate),
             key=str(keys.key),
             users={ALICE.user: ALICE.password},

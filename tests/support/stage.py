@@ -56,11 +56,9 @@ class Stage:
             raise
 
     def _start(self) -> None:
-        keys = Keys.make(self.directory)
+        self.keys = keys = Keys.make(self.directory)
         realm = f"https://{AUTH_HOST}/token"
-        self.tokens = self._server(
-            TokenServer(self.directory, keys, realm=realm, service=TOKEN_HOST)
-        )
+        self.tokens = self._server(TokenServer(self.directory, keys, realm=realm))
         self.token_registry = self._server(
             Registry.with_tokens(self.subdirectory("token-registry"), self.tokens)
         )
@@ -157,6 +155,7 @@ class EndToEndTestCase(SynchronousTestCase):
         def run() -> None:
             try:
                 test()
+                self._check_logs()
             except BaseException:
                 print(f"\n=== logs of {self.id()}", file=sys.stderr)
                 for process, start in self._log_starts.items():
@@ -164,6 +163,11 @@ class EndToEndTestCase(SynchronousTestCase):
                 raise
 
         return run
+
+    def _check_logs(self) -> None:
+        """Whatever clients saw: an exception that nobody expected is a failure."""
+        for process, start in self._log_starts.items():
+            self.assertNotIn("Traceback", process.read_log(start), process.name)
 
     def setUp(self) -> None:
         """Get the stage, and note how far its logs are."""

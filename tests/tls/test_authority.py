@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.tls.authority import CertificateAuthority, Leaf
+from regproxy.tls.authority import CertificateAuthority, Leaf, is_certifiable
 from regproxy.tls.errors import CAError
 from tests.support.certificates import Identity, make_ca, rsa_key
 
@@ -156,6 +156,7 @@ class IssueTests(SynchronousTestCase):
                 x509.SubjectAlternativeName
             )
             self.assertEqual(list(names.value), [x509.IPAddress(ip_address(text))])
+            self.assertTrue(is_certifiable(text))
 
     def test_no_such_name(self) -> None:
         for name in (
@@ -163,6 +164,7 @@ class IssueTests(SynchronousTestCase):
             "bücher.example", "a\0b", "a\nb", "x" * 64, f"{'a.' * 127}a", "[::1]", "a/b",
         ):  # fmt: skip
             self.assertRaises(ValueError, self.issue, name)
+            self.assertFalse(is_certifiable(name))
 
     def test_intermediate(self) -> None:
         middle = make_ca("Middle", issuer=self.root, not_before=NOW - DAY, not_after=NOW + YEAR)

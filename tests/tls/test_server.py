@@ -138,9 +138,10 @@ class SNIServerTLSTests(ServerTestCase):
     def test_default_is_for_no_name_only(self) -> None:
         self.assertUnrecognized(self.shake(self.creator("ghcr.io"), "evil.test"))
 
-    def test_allowed_but_no_certificate_possible(self) -> None:
-        self.assertUnrecognized(self.shake(self.creator(), "*.example"))
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+    def test_what_is_no_host_name_is_not_even_asked_about(self) -> None:
+        for name in ("*.example", "a b.example", "x\n.example"):
+            self.assertUnrecognized(self.shake(self.creator(), name))
+        self.assertEqual(self.asked, [])
 
     def test_a_broken_rule_refuses(self) -> None:
         def broken(name: str) -> bool:

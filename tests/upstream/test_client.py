@@ -15,9 +15,11 @@ from twisted.web.client import FileBodyProducer
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
 from regproxy import __version__
 from regproxy.config.model import Auth, Config, LimitsSection, RegistrySection, RelaySection
+from regproxy.interfaces import IUpstream
 from regproxy.oci.names import Host, Repository
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.upstream.body import read
@@ -28,6 +30,7 @@ from regproxy.upstream.errors import (
     ResponseHeadTooLarge,
     UpstreamBroken,
     UpstreamError,
+    UpstreamLoginFailed,
     UpstreamTimeout,
     UpstreamTLSFailed,
     UpstreamUnreachable,
@@ -123,6 +126,9 @@ class UpstreamCase(SynchronousTestCase):
 
 class PlainRequestTests(UpstreamCase):
     """A registry without a section of its own."""
+
+    def test_interface(self) -> None:
+        verifyObject(IUpstream, self.upstream)
 
     def test_answer(self) -> None:
         """Status, header and body come back; the target goes up as it is."""
@@ -348,6 +354,7 @@ class UploadDeadlineTests(UpstreamCase):
         for _ in range(10):
             self.network.pass_time(59)
             body.consumer.write(b"x")
+            self.network.flush()
         body.done.callback(None)
         self.network.flush()
         self.assertEqual(self.successResultOf(asking).code, 201)
@@ -570,6 +577,10 @@ class InjectTests(UpstreamCase):
     registries: ClassVar = {
         REGISTRY: RegistrySection(auth=Auth.INJECT, username="team", password="secret"),
         "open.example.test": RegistrySection(),
+        "auth.private.test": RegistrySection(
+            upstream=("https://10.0.0.9:5001/auth",), relay_private=True
+        ),
+        "registry.private.test": RegistrySection(auth=Auth.INJECT),
     }
 
     def setUp(self) -> None:
@@ -600,6 +611,22 @@ class InjectTests(UpstreamCase):
         self.answer(repository=NAME)
         self.answer(repository=Repository("other"))
         self.assertEqual([port for _, port in self.network.dialled], [443, 443])
+
+    def realm(self, realm: bytes) -> None:
+        self.site("registry.private.test", Say(401, {b"WWW-Authenticate": realm}))
+
+    def test_realm_with_section(self) -> None:
+        """A token service with its own section is reached as that says."""
+        self.realm(b'Bearer realm="https://auth.private.test/token"')
+        site = self.site("x", Say(403), "10.0.0.9", 5001)
+        self.refusal(UpstreamLoginFailed, host="registry.private.test")
+        self.assertEqual([asked.uri for asked in site.asked], [b"/auth/token"])
+
+    def test_realm_guard(self) -> None:
+        """The realm's address is checked like any other."""
+        self.realm(b'Bearer realm="https://10.0.0.9/token"')
+        message = self.refusal(AddressRefused, host="registry.private.test")
+        self.assertIn("10.0.0.9 is a private address", message)
 
     def test_push(self) -> None:
         """Without inject the client's own credentials go up, and its challenge comes back."""

@@ -1,0 +1,91 @@
+"""Tests for :mod:`regproxy.upstream.agents`. Requests through them: test_client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.iweb import IAgent
+
+from regproxy.config.model import Config, RegistrySection, RelaySection
+from regproxy.oci.names import Host
+from regproxy.tls.client import VerifyingPolicy
+from regproxy.upstream import agents
+from regproxy.upstream.agents import Agents
+from regproxy.upstream.errors import AddressRefused
+from tests.support.memory_network import MemoryNetwork
+
+PLAIN = RegistrySection()
+HOST = Host("registry.example.test")
+
+
+class AgentsTests(SynchronousTestCase):
+    """:class:`Agents`: who shares what."""
+
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        self.asked: list[RegistrySection] = []
+        self.agents = self.make(())
+
+    def make(self, allow: tuple[str, ...]) -> Agents:
+        config = Config(Path("data"), relay=RelaySection(allow))
+        return Agents(self.network, config, self.policy_for)
+
+    def policy_for(self, section: RegistrySection) -> VerifyingPolicy:
+        self.asked.append(section)
+        return VerifyingPolicy(insecure=True)
+
+    def test_kept(self) -> None:
+        """The same registry and principal have the same agent, others have others."""
+        seen: set[IAgent] = set()
+        for host in (HOST, Host("registry.example.test", 5000)):
+            for principal in (None, b"", b"Bearer a", b"Bearer b"):
+                agent = self.agents.agent(host, PLAIN, principal)
+                self.assertIs(agent, self.agents.agent(host, PLAIN, principal))
+                self.assertNotIn(agent, seen)
+                seen.add(agent)
+
+    def test_bounded(self) -> None:
+        """The agent used longest ago goes."""
+        self.patch(agents, "POOL_LIMIT", 2)
+        first = self.agents.agent(HOST, PLAIN, b"1")
+        second = self.agents.agent(HOST, PLAIN, b"2")
+        self.assertIs(self.agents.agent(HOST, PLAIN, b"1"), first)
+        self.agents.agent(HOST, PLAIN, b"3")
+        self.assertIs(self.agents.agent(HOST, PLAIN, b"1"), first)
+        self.assertIsNot(self.agents.agent(HOST, PLAIN, b"2"), second)
+
+    def test_one_policy(self) -> None:
+        """A TLS policy is made once for what decides about it."""
+        for principal in (b"1", b"2"):
+            self.agents.agent(HOST, PLAIN, principal)
+            self.agents.agent(Host("other.example.test"), PLAIN, principal)
+            self.agents.agent(HOST, RegistrySection(insecure=True), principal + b"x")
+        self.assertEqual(self.asked, [PLAIN, RegistrySection(insecure=True)])
+
+    def test_guards(self) -> None:
+        """Public addresses, private ones of a private registry, and what is allowed."""
+        self.network.names["x"] = ["10.0.0.7"]
+        cases: list[tuple[RegistrySection, tuple[str, ...], bool]] = []
+        cases += [(PLAIN, (), False), (RegistrySection(relay_private=True), (), True)]
+        cases += [(PLAIN, ("10.0.0.7",), True), (PLAIN, ("10.0.0.7:80",), False)]
+        for section, allow, dialled in cases:
+            self.network.dialled.clear()
+            agent = self.make(allow).agent(HOST, section, None)
+            asking = agent.request(b"GET", b"https://x/")
+            self.assertEqual(self.network.dialled, [("10.0.0.7", 443)] if dialled else [])
+            if not dialled:
+                self.failureResultOf(asking, AddressRefused)
+
+    def test_address_literal(self) -> None:
+        """IPv6 addresses stand in brackets in the URL and without them when dialled."""
+        agent = self.agents.agent(HOST, PLAIN, None)
+        agent.request(b"GET", b"http://[2606:4700::1]:5000/")
+        self.assertEqual(self.network.dialled, [("2606:4700::1", 5000)])
+
+    def test_bad_entry(self) -> None:
+        """An entry of the configuration that is none shows at once."""
+        self.assertRaises(ValueError, self.make, ("host",))
+
+    def test_nothing_to_close(self) -> None:
+        self.successResultOf(self.agents.close())
