@@ -7,6 +7,7 @@ They stand below all rooms so that ``web`` can send what ``store`` keeps, and
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
@@ -14,6 +15,10 @@ from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import Attribute, Interface
 
 from regproxy.oci.names import Digest, Host, Repository
+
+#: In the place of a client's Authorization: the login of this proxy. No client can send
+#: it: a header field has no line feed (RFC 9110 section 5.5).
+OWN_LOGIN: Final = b"\n"
 
 
 class IBlob(Interface):
@@ -61,6 +66,8 @@ class IUpstream(Interface):
         inject: bool = True,
     ) -> Awaitable[IResponse]:
         """Ask *host*, and answer with the final response, its body not yet delivered.
+
+        *authorization* is the client's; or OWN_LOGIN, to ask as this proxy.
 
         Raises an ``UpstreamError`` when there is none.
         """

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService, Service
@@ -34,8 +34,10 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = "A caching, TLS-intercepting proxy for container registries."
-    optParameters = [["config", "c", None, "The TOML file with the configuration."]]
-    optFlags = [["check", None, "Check the configuration, print it with all defaults, and exit."]]
+    optParameters: ClassVar = [["config", "c", None, "The TOML file with the configuration."]]
+    optFlags: ClassVar = [
+        ["check", None, "Check the configuration, print it with all defaults, and exit."]
+    ]
 
     def postOptions(self) -> None:
         """Load the configuration, or say what is wrong with it and exit."""
@@ -64,8 +66,9 @@ def make_service(reactor: Any, config: Config, path: Path | None) -> MultiServic
     except CAError as error:
         sys.exit(str(error))
     proxy = ProxyService(reactor, foundation, config, path)
-    proxy.addService(StoreService(foundation))
-    proxy.addService(TimerService(FLUSH_INTERVAL, foundation.store.flush_access_times))
+    store = StoreService(foundation)
+    proxy.addService(store)
+    proxy.addService(TimerService(FLUSH_INTERVAL, store.flush))
     for way, descriptions in listeners(config).items():
         for description in descriptions:
             factory = CurrentFactory(partial(proxy.way, way))
@@ -117,7 +120,7 @@ class ListenerService(Service):
         """Bind and listen."""
         try:
             endpoint = serverFromString(self._reactor, self._description)
-        except (ValueError, TypeError, ImportError) as error:
+        except (ValueError, TypeError, ImportError, OSError) as error:
             sys.exit(f"{self._description}: not an endpoint that Twisted knows: {error}")
         # Server endpoints bind before they return; a Deferred would swallow SystemExit.
         failures: list[Failure] = []
@@ -156,6 +159,12 @@ class StoreService(Service):
         foundation.index_pool.start()
         foundation.store.sweep().addErrback(
             lambda failure: self._log.failure("Old transfers were not swept", failure)
+        )
+
+    def flush(self) -> Deferred[None]:
+        """Write when content was last used. A failure must not end the timer that calls this."""
+        return self._foundation.store.flush_access_times().addErrback(
+            lambda failure: self._log.failure("Times of last use were not written", failure)
         )
 
     def stopService(self) -> Deferred[None]:

@@ -7,6 +7,8 @@ second anew over the first.
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +35,7 @@ from regproxy.registry.grants import Grants
 from regproxy.registry.resource import RegistryResource
 from regproxy.registry.service import RegistryService
 from regproxy.registry.tags import TagService
+from regproxy.registry.tokens import ClientFirst, TokenKey
 from regproxy.store.disk import BlobDirectory, ThreadWorkers
 from regproxy.store.index import Index
 from regproxy.store.store import Store
@@ -41,6 +44,7 @@ from regproxy.tls.client import VerifyingPolicy
 from regproxy.tls.leaves import LeafCache
 from regproxy.tls.server import ServerTLS, SNIServerTLS
 from regproxy.upstream.client import Upstream
+from regproxy.upstream.credentials import Credentials
 from regproxy.upstream.dial import GuardedEndpoint
 from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.site import Entry, Limits, StrictSite
@@ -63,6 +67,7 @@ class Foundation:
     index: Index
     store: Store
     grants: Grants
+    token_key: TokenKey
     access_log: AccessLog
 
     @classmethod
@@ -92,6 +97,7 @@ class Foundation:
             index=index,
             store=Store(directory, index, ThreadWorkers(reactor, disk_pool), time.time),
             grants=Grants(reactor),
+            token_key=TokenKey(config.data / "tokens.key"),
             access_log=AccessLog(),
         )
 
@@ -108,7 +114,8 @@ class House:
     def build(cls, foundation: Foundation, config: Config) -> House:
         """Build it on *foundation*."""
         reactor = foundation.reactor
-        upstream = Upstream(reactor, config, _tls_policy)
+        credentials = Credentials(reactor, config.credentials, os.environ)
+        upstream = Upstream(reactor, config, _tls_policy, credentials)
         content = ContentService(
             foundation.store, upstream, foundation.grants, config.limits, reactor
         )
@@ -121,7 +128,10 @@ class House:
             reactor,
             time.time,
         )
-        registries = RegistryResource(RegistryService(content, tags, upstream), config, reactor)
+        service = ClientFirst(
+            RegistryService(content, tags, upstream), config, foundation.token_key, time.time
+        )
+        registries = RegistryResource(service, config, reactor)
         management = ManagementSite(
             foundation.authority.certificate_pem, _facts(foundation, config)
         )
@@ -140,7 +150,8 @@ class House:
 
         def enter(host: Host) -> IProtocolFactory:
             entrance = intercepted.entered_by(Entry("connect", host, impersonated=True))
-            return TLSMemoryBIOFactory(ServerTLS(foundation.leaves, host.name), False, entrance)
+            creator = ServerTLS(foundation.leaves, host.name)
+            return TLSMemoryBIOFactory(creator, False, entrance, reactor)
 
         tunnels = Tunnels(
             reactor,
@@ -161,6 +172,7 @@ class House:
                 SNIServerTLS(foundation.leaves, lambda name: config.intercepts(Host(name)), None),
                 False,
                 intercepted,
+                reactor,
             ),
             "management": site(management, Entry("management")),
         }
@@ -189,9 +201,8 @@ def _facts(foundation: Foundation, config: Config) -> Facts:
 def _port_of(listen: tuple[str, ...]) -> int:
     """The TCP port of the first description that has one, for the page to show."""
     for description in listen:
-        for part in description.split(":"):
-            if part.isascii() and part.isdigit():
-                return int(part)
+        if match := re.search(r"(?:\btcp6?:|:port=)([0-9]+)", description):
+            return int(match[1])
     return 3128
 
 

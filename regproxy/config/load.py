@@ -28,15 +28,24 @@ from regproxy.config.model import (
     RelaySection,
     TLSSection,
 )
-from regproxy.config.structure import Problem, Problems, make_converter, path_text, problems
+from regproxy.config.structure import (
+    KeyPath,
+    Problem,
+    Problems,
+    make_converter,
+    path_text,
+    problems,
+)
 from regproxy.oci.errors import HostInvalid, shown
 from regproxy.oci.names import Host
 from regproxy.policy.addresses import AllowEntry
+from regproxy.upstream.docker_config import DockerConfigInvalid, parse_docker_config
 
 MASK: Final = "********"
 
 _Section = TypeVar("_Section")
-_Listening = TypeVar("_Listening", ProxySection, TLSSection, MirrorSection, ManagementSection)
+_Listening = TypeVar("_Listening", ProxySection, TLSSection, ManagementSection)
+_Unavailable = TypeVar("_Unavailable", MirrorSection, DNSSection)
 
 ReadFile = Callable[[Path], bytes]
 
@@ -121,14 +130,15 @@ def loads(
         {
             ProxySection: _finish_listening,
             TLSSection: _finish_listening,
-            MirrorSection: _finish_listening,
+            MirrorSection: _finish_unavailable,
             ManagementSection: _finish_listening,
-            DNSSection: _finish_dns,
+            DNSSection: _finish_unavailable,
             RelaySection: _finish_relay,
             CacheSection: partial(_finish_positive, ("max_size", "inactive")),
             LimitsSection: partial(_finish_positive, [a.name for a in fields(LimitsSection)]),
             CASection: partial(_finish_ca, read),
             RegistrySection: partial(_finish_registry, read),
+            Config: partial(_finish_config, read),
         },
     )
     try:
@@ -191,7 +201,7 @@ def _finish_listening(section: _Listening) -> _Listening:
     return section
 
 
-def _finish_dns(section: DNSSection) -> DNSSection:
+def _finish_unavailable(section: _Unavailable) -> _Unavailable:
     if section.listen:
         raise Problems([(("listen",), "not available in this version")])
     return section
@@ -217,7 +227,7 @@ def _finish_positive(keys: Iterable[str], section: _Section) -> _Section:
 def _finish_ca(read: ReadFile, section: CASection) -> CASection:
     found: list[Problem] = []
     if section.passphrase_file is not None:
-        _content(read, "passphrase_file", section.passphrase_file, found)
+        _content(read, ("passphrase_file",), section.passphrase_file, found)
     _raise_any(found)
     return section
 
@@ -226,7 +236,7 @@ def _finish_registry(read: ReadFile, section: RegistrySection) -> RegistrySectio
     found = list(_credential_problems(section))
     password = section.password
     if section.password_file is not None:
-        content = _content(read, "password_file", section.password_file, found)
+        content = _content(read, ("password_file",), section.password_file, found)
         try:
             password = content.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
@@ -235,7 +245,7 @@ def _finish_registry(read: ReadFile, section: RegistrySection) -> RegistrySectio
         key = "password" if section.password_file is None else "password_file"
         found.append(((key,), "empty"))
     if section.ca_file is not None:
-        _content(read, "ca_file", section.ca_file, found)
+        _content(read, ("ca_file",), section.ca_file, found)
     upstream = []
     for index, url in enumerate(section.upstream):
         try:
@@ -254,8 +264,6 @@ def _credential_problems(section: RegistrySection) -> Iterator[Problem]:
     if section.username is None:
         if not neither:
             yield ("username",), "missing: a password needs a user name"
-        elif section.auth is Auth.INJECT:
-            yield ("auth",), '"inject" needs username and password_file or password'
     else:
         if neither:
             yield ("username",), "needs password_file or password"
@@ -264,11 +272,54 @@ def _credential_problems(section: RegistrySection) -> Iterator[Problem]:
             yield ("username",), "expected a name without a colon or control characters"
 
 
-def _content(read: ReadFile, key: str, path: Path, found: list[Problem]) -> bytes:
+def _finish_config(read: ReadFile, config: Config) -> Config:
+    """Fill in ``auth`` of the registries for which ``[credentials]`` has a login."""
+    found: list[Problem] = []
+    logins = _docker_logins(read, config.credentials.docker_config, found)
+    _raise_any(found)
+    registries = dict(config.registries)
+    # Other hosts are tunnelled: their entries are not used.
+    for host in sorted(filter(config.intercepts, logins)):
+        section = registries.get(host, RegistrySection())
+        registries[host] = evolve(section, auth=section.auth or Auth.INJECT)
+    for host, section in registries.items():
+        has_login = section.username is not None or host in logins
+        if section.effective_auth is not Auth.FORWARD and not has_login:
+            found.append(
+                (
+                    ("registries", str(host), "auth"),
+                    f'"{section.auth}" needs username and password_file or password,'
+                    " or a login in credentials.docker_config",
+                )
+            )
+    _raise_any(found)
+    return evolve(config, registries=registries)
+
+
+def _docker_logins(
+    read: ReadFile, files: tuple[Path, ...], found: list[Problem]
+) -> frozenset[Host]:
+    """The registries for which one of the files has a login."""
+    logins: set[Host] = set()
+    for index, file in enumerate(files):
+        before = len(found)
+        # A single one is written without a list.
+        key: KeyPath = ("credentials", "docker_config", *((index,) if len(files) > 1 else ()))
+        content = _content(read, key, file, found)
+        if len(found) > before:
+            continue
+        try:
+            logins |= parse_docker_config(content).keys()
+        except DockerConfigInvalid as error:
+            found.extend((key, f"{shown(str(file), 200)}: {line}") for line in error.problems)
+    return frozenset(logins)
+
+
+def _content(read: ReadFile, key: KeyPath, path: Path, found: list[Problem]) -> bytes:
     try:
         return read(path)
     except OSError as error:
-        found.append(((key,), f"cannot read {shown(str(path), 200)}: {error.strerror}"))
+        found.append((key, f"cannot read {shown(str(path), 200)}: {error.strerror}"))
         return b""
 
 

@@ -29,6 +29,7 @@ class Auth(StrEnum):
 
     FORWARD = "forward"
     INJECT = "inject"
+    CLIENT_FIRST = "client-first"
 
 
 class Access(StrEnum):
@@ -127,7 +128,7 @@ class TLSSection:
 
 @frozen
 class MirrorSection:
-    """``[mirror]``: a plain mirror. Off unless it listens somewhere."""
+    """``[mirror]``: a plain mirror. Not in this version."""
 
     listen: tuple[str, ...] = ()
 
@@ -191,6 +192,17 @@ class CASection:
 
 
 @frozen
+class CredentialsSection:
+    """``[credentials]``: where logins are besides the sections of registries.
+
+    Files in the format of Docker's ``config.json``; the first that has a login for a
+    registry counts.
+    """
+
+    docker_config: tuple[Path, ...] = ()
+
+
+@frozen
 class FreshnessRule:
     """``[[freshness.rule]]``: tags that ``match`` stay fresh for ``max_age`` seconds."""
 
@@ -235,7 +247,8 @@ class RegistrySection:
     """``[registries."HOST"]``: how one registry is reached and who may read it.
 
     ``auth`` and ``access`` of None mean the defaults, which depend on whether
-    there are credentials: see :attr:`effective_auth`, :attr:`effective_access`.
+    there are credentials: see :attr:`effective_auth`, :attr:`effective_access`. Where
+    ``[credentials]`` has a login, ``auth`` is filled in when the configuration is loaded.
     """
 
     upstream: tuple[str, ...] = ()
@@ -282,6 +295,7 @@ class Config:
     ca: CASection = CASection()
     freshness: FreshnessSection = FreshnessSection()
     limits: LimitsSection = LimitsSection()
+    credentials: CredentialsSection = CredentialsSection()
     registries: dict[Host, RegistrySection] = Factory(dict)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -34,7 +34,7 @@ KeyPath = tuple[str | int, ...]
 Problem = tuple[KeyPath, str]
 
 # What the documentation describes and a later version will know.
-_LATER: Final = {Auth: "client-first", Access: "public"}
+_LATER: Final[Mapping[type[StrEnum], str]] = {Access: "public"}
 _T = TypeVar("_T")
 
 
@@ -96,11 +96,16 @@ def make_converter(directory: Path, finish: dict[type[Any], Callable[[Any], Any]
         members: Any = GenericAlias(list, get_args(cls)[0])
         return tuple(converter.structure(_expect(list, value), members))
 
+    def paths(value: Any, cls: Any) -> tuple[Path, ...]:
+        """One path need not be in a list."""
+        return sequence([value] if isinstance(value, str) else value, cls)
+
     def registries(value: Any, _: Any) -> dict[Host, RegistrySection]:
         return _registries(converter, _expect(dict, value))
 
     converter.register_structure_hook_factory(has, section)
     converter.register_structure_hook_func(_is(tuple), sequence)
+    converter.register_structure_hook_func(lambda cls: bool(cls == tuple[Path, ...]), paths)
     converter.register_structure_hook_func(_is(dict), registries)
     converter.register_structure_hook(str, lambda value, _: _expect(str, value))
     converter.register_structure_hook(bool, lambda value, _: _expect(bool, value))

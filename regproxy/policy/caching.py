@@ -44,6 +44,9 @@ def why_not_stored(
     if kind is Kind.MANIFEST:
         if media_type.lower().startswith(_SCHEMA_1):
             return NoStore.UNVERIFIABLE
+        if media_type.lower().startswith("text/html"):
+            # Where a captive portal or a maintenance page answers 200.
+            return NoStore.NOT_CONTENT
         if length is not None and length > manifest_size:
             return NoStore.TOO_LARGE
     return None

@@ -87,6 +87,11 @@ class FillState:
             return 0
         return self.stored.run(offset) - offset
 
+    @property
+    def arrived(self) -> int:
+        """How many bytes are on disk or on the way there."""
+        return self._taken.total
+
     def take(self, offset: int, length: int) -> list[tuple[int, int]]:
         """Bytes have come; the spans of them that are new and have to be written.
 

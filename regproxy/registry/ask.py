@@ -9,7 +9,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 
 from regproxy.config.model import Auth, RegistrySection
-from regproxy.interfaces import IBlob
+from regproxy.interfaces import OWN_LOGIN, IBlob
 from regproxy.oci.media_types import DEFAULT_ACCEPT
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.oci.routes import Route
@@ -22,7 +22,8 @@ class Ask:
 
     Attributes:
         headers: what may go upstream of the client's header fields.
-        authorization: the client's Authorization, which goes to this registry or nowhere.
+        authorization: the client's Authorization, which goes to this registry or nowhere;
+            or OWN_LOGIN, for a client that the proxy lets speak in its name.
     """
 
     method: bytes
@@ -35,11 +36,11 @@ class Ask:
 
     @property
     def login(self) -> bytes | None:
-        """The login that decides what upstream lets this client read.
+        """The login that decides what upstream lets this client read; None for none.
 
-        None when the proxy's own login is used.
+        The proxy's own is one too: what it may read is not public for that.
         """
-        return None if self.section.effective_auth is Auth.INJECT else self.authorization
+        return OWN_LOGIN if self.section.effective_auth is Auth.INJECT else self.authorization
 
     @property
     def accept(self) -> list[bytes]:
@@ -103,6 +104,20 @@ class Relayed:
 
 
 Answer = Content | Description | Relayed
+
+
+@frozen
+class Made:
+    """An answer that this proxy made itself.
+
+    Attributes:
+        reason: why, for the log.
+    """
+
+    body: bytes
+    media_type: str
+    reason: str
+
 
 #: The media type of a blob for which upstream named none.
 OCTETS: Final = "application/octet-stream"

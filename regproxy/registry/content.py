@@ -17,12 +17,13 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from regproxy.config.model import LimitsSection
 from regproxy.interfaces import IUpstream
 from regproxy.oci.errors import RegistryError, Unavailable
-from regproxy.oci.names import Digest
+from regproxy.oci.names import Digest, Host, Repository
 from regproxy.policy.access import may_read
 from regproxy.policy.caching import (
     HIT,
@@ -41,17 +42,18 @@ from regproxy.registry.ask import (
     length_of,
     media_type_of,
 )
+from regproxy.registry.errors import answer_to
 from regproxy.registry.grants import Grants
 from regproxy.registry.transfer import receive
 from regproxy.registry.waiting import Leaders
 from regproxy.store.errors import StoreError
+from regproxy.store.fill import Fill, FillReader
 from regproxy.store.store import Store
 from regproxy.upstream.body import discard
 from regproxy.upstream.errors import UpstreamError
 
 # The registry cannot be asked without a transfer.
 NO_HEAD: Final = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
-_UNCONFIRMED: Final = "stored here, but upstream cannot say whether you may read it"
 
 
 class Refused(RegistryError):
@@ -76,8 +78,15 @@ class Refused(RegistryError):
         self.status = response.code
         self.code = self._CODES.get(response.code, "UNKNOWN")
         for name in self._FIELDS:
-            for value in response.headers.getRawHeaders(name, []):
-                self.headers[name.decode()] = value.decode("latin-1")
+            if values := response.headers.getRawHeaders(name):
+                self.headers[name.decode()] = b", ".join(values).decode("latin-1")
+
+
+class Unconfirmed(Unavailable):
+    """Upstream could not be asked whether this client may read stored content."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"stored here, but upstream cannot say whether you may read it: {reason}")
 
 
 class ContentService:
@@ -99,6 +108,8 @@ class ContentService:
         self._limits = limits
         self._clock = clock
         self._fetching = Leaders()
+        # Where the one asks who leads: a digest may be wanted from several places.
+        self._asked: dict[Digest, Host] = {}
         self._confirming = Leaders()
 
     async def answer(self, ask: Ask, wanted: Wanted) -> Answer:
@@ -115,7 +126,7 @@ class ContentService:
                 if content is not None:
                     return content
                 if wanted.digest in self._fetching:
-                    await self._fetching.led(wanted.digest)
+                    await self._follow(wanted)
                 continue
             if ask.method == b"HEAD":
                 return await self._describe(ask, wanted)
@@ -143,7 +154,7 @@ class ContentService:
 
         Raises:
             Refused: upstream does not let it.
-            Unavailable: upstream had to be asked and failed.
+            Unconfirmed: upstream had to be asked and failed.
         """
         question = (wanted.host, wanted.repository, wanted.digest, ask.login)
         while True:
@@ -160,6 +171,16 @@ class ContentService:
                 return await self._confirming.lead(question, self._confirm(ask, wanted), _ignore)
             await self._confirming.led(question)
 
+    def trusts(self, ask: Ask, repository: Repository) -> bool:
+        """Whether this client is known to be one who may read *repository*."""
+        verdict = may_read(
+            ask.section.effective_access,
+            member=True,
+            granted=self._grants.holds(ask.host, repository, ask.login),
+            public=self._grants.is_public(ask.host, repository),
+        )
+        return verdict.serve
+
     async def _confirm(self, ask: Ask, wanted: Wanted) -> str:
         try:
             response = await self._ask(b"HEAD", ask, wanted)
@@ -167,12 +188,14 @@ class ContentService:
                 discard(response)
                 response = await self._ask(b"GET", ask, wanted)
         except UpstreamError as error:
-            raise Unavailable(f"{_UNCONFIRMED}: {error}") from error
+            unconfirmed = Unconfirmed(str(error))
+            unconfirmed.proxy_status = answer_to(error).proxy_status
+            raise unconfirmed from error
         discard(response)
         if response.code == HTTPStatus.OK:
             return await self.learn(ask, wanted, media_type_of(response))
-        if response.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise Unavailable(f"{_UNCONFIRMED}: it answered {response.code}")
+        if not 400 <= response.code < 500:
+            raise Unconfirmed(f"it answered {response.code}")
         if response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             self._grants.revoke(wanted.host, wanted.repository, ask.login)
         raise Refused(response)
@@ -201,13 +224,13 @@ class ContentService:
             return held
         try:
             fill = await self._store.begin(wanted.digest, length_of(response))
+            # The reader is made first: a small body may be whole before receive() returns.
+            reader = _reader(fill)
         except OSError as error:
             self._log.error(
                 "The store takes nothing, content passes uncached: {reason}", reason=str(error)
             )
             return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.DISK))
-        # The reader is made first: a small body may be whole before receive() returns.
-        reader = fill.reader()
         receive(response, fill, self._clock, self._limits.upstream_idle)
         status = CacheStatus(Forward.MISS, stored=True)
         return Content(reader, wanted.kind, media_type, status)
@@ -223,7 +246,23 @@ class ContentService:
         )
 
     async def _fetch(self, ask: Ask, wanted: Wanted) -> Answer:
-        return await self._fetching.lead(wanted.digest, self._open(ask, wanted), drop)
+        return await self._fetching.lead(wanted.digest, self._lead(ask, wanted), drop)
+
+    async def _lead(self, ask: Ask, wanted: Wanted) -> Answer:
+        self._asked[wanted.digest] = wanted.host
+        try:
+            return await self._open(ask, wanted)
+        finally:
+            del self._asked[wanted.digest]
+
+    async def _follow(self, wanted: Wanted) -> None:
+        """Wait for the one who leads; its failure is this one's too at the same registry."""
+        asked = self._asked[wanted.digest]
+        try:
+            await self._fetching.led(wanted.digest)
+        except UpstreamError:
+            if asked == wanted.host:
+                raise
 
     async def _open(self, ask: Ask, wanted: Wanted) -> Answer:
         response = await self._ask(b"GET", ask, wanted)
@@ -255,6 +294,15 @@ def drop(answer: Answer) -> None:
         discard(answer.response)
     elif isinstance(answer, Content):
         answer.blob.close()
+
+
+def _reader(fill: Fill) -> FillReader:
+    try:
+        return fill.reader()
+    except OSError:
+        # Nobody may wait for a transfer that does not begin.
+        fill.fail(Failure())
+        raise
 
 
 def _ignore(_: object) -> None:

@@ -9,13 +9,20 @@ from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer
-from twisted.web.iweb import IBodyProducer
 from twisted.web.http import NO_BODY_CODES
+from twisted.web.iweb import IBodyProducer
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from regproxy.config.model import Config
-from regproxy.oci.errors import BadRequest, Denied, Misdirected, RegistryError
+from regproxy.oci.errors import (
+    BadGateway,
+    BadRequest,
+    Denied,
+    Misdirected,
+    RegistryError,
+    Unavailable,
+)
 from regproxy.oci.names import Host
 from regproxy.oci.routes import parse_route
 from regproxy.registry.ask import (
@@ -23,15 +30,17 @@ from regproxy.registry.ask import (
     Ask,
     Content,
     Description,
+    Made,
     Relayed,
     length_of,
     subject,
 )
 from regproxy.registry.errors import answer_to
 from regproxy.registry.representation import describe, describe_content, local_location
-from regproxy.registry.service import READS, RegistryService
+from regproxy.registry.service import READS
+from regproxy.registry.tokens import Answerer
 from regproxy.registry.transfer import relay
-from regproxy.store.errors import StoreError
+from regproxy.store.errors import FillFailed, StoreError
 from regproxy.upstream.errors import UpstreamError
 from regproxy.web.headers import request_headers, response_headers
 from regproxy.web.sender import send
@@ -50,7 +59,7 @@ class RegistryResource(Resource):
     isLeaf = True
     _log = Logger()
 
-    def __init__(self, service: RegistryService, config: Config, clock: IReactorTime) -> None:
+    def __init__(self, service: Answerer, config: Config, clock: IReactorTime) -> None:
         super().__init__()
         self._service = service
         self._config = config
@@ -122,7 +131,10 @@ class RegistryResource(Resource):
         producer: IBodyProducer = FileBodyProducer(request.content, cooperator=self._cooperator)
         return producer
 
-    async def _render(self, request: StrictRequest, ask: Ask, answer: Answer) -> None:
+    async def _render(self, request: StrictRequest, ask: Ask, answer: Answer | Made) -> None:
+        if isinstance(answer, Made):
+            self._render_made(request, answer)
+            return
         request.setHeader(b"Cache-Status", str(answer.status).encode())
         request.note(cache=answer.status.word, reason=answer.status.detail)
         match answer:
@@ -146,6 +158,14 @@ class RegistryResource(Resource):
         describe(request, description)
         request.finish()
 
+    def _render_made(self, request: StrictRequest, made: Made) -> None:
+        request.note(reason=made.reason)
+        request.setHeader(b"Content-Type", made.media_type.encode())
+        request.setHeader(b"Content-Length", b"%d" % len(made.body))
+        request.setHeader(b"Cache-Control", b"no-store")
+        request.write(made.body)
+        request.finish()
+
     async def _render_relayed(self, request: StrictRequest, ask: Ask, relayed: Relayed) -> None:
         response = relayed.response
         request.setResponseCode(response.code, response.phrase)
@@ -154,6 +174,8 @@ class RegistryResource(Resource):
         length = length_of(response)
         if length is not None and response.code not in NO_BODY_CODES:
             request.setHeader(b"Content-Length", b"%d" % length)
+        # Clients' cookies do not go up either, and the proxy's own session is its own.
+        request.responseHeaders.removeHeader(b"set-cookie")
         local_location(request.responseHeaders, ask.section)
         request.setHeader(b"Cache-Status", str(relayed.status).encode())
         await relay(response, request, self._clock, self._config.limits.upstream_idle)
@@ -163,10 +185,17 @@ class RegistryResource(Resource):
         if failure.check(CancelledError, ConnectionAborted):
             # The client left; its request has been logged with that.
             return
-        expected = failure.check(StoreError, UpstreamError, OSError) is not None
-        if not expected:
-            self._log.failure("A request could not be answered", failure)
+        match failure.value:
+            case UpstreamError() as cause:
+                error = answer_to(cause)
+            case FillFailed() as cause:
+                error = BadGateway(str(cause))
+            case (StoreError() | OSError()) as cause:
+                error = Unavailable(str(cause))
+            case _:
+                self._log.failure("A request could not be answered", failure)
+                error = RegistryError("internal error, see the log of the proxy")
         if request.startedWriting:
-            request.cut(failure.getErrorMessage() if expected else "internal error")
+            request.cut(error.message)
         else:
-            request.answer_error(RegistryError("internal error, see the log of the proxy"))
+            request.answer_error(error)

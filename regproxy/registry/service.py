@@ -6,13 +6,26 @@ from regproxy.config.model import Push
 from regproxy.interfaces import IUpstream
 from regproxy.oci.errors import MethodNotAllowed
 from regproxy.oci.names import Digest, Tag
-from regproxy.oci.routes import BlobRoute, ManifestRoute, UploadRoute
+from regproxy.oci.routes import (
+    BlobRoute,
+    CatalogRoute,
+    ManifestRoute,
+    Ping,
+    ReferrersRoute,
+    TagsRoute,
+    UploadRoute,
+    blob_target,
+    manifest_target,
+)
 from regproxy.policy.caching import CacheStatus, Forward, Kind
 from regproxy.registry.ask import Answer, Ask, Relayed, Wanted
 from regproxy.registry.content import ContentService
 from regproxy.registry.tags import TagService
 
 READS = (b"GET", b"HEAD")
+# What the proxy's own login is for. Not for a token service, whose answer would hand
+# the login to the client: some have their realm below /v2/, as quay.io has.
+_READABLE = (Ping, ManifestRoute, BlobRoute, TagsRoute, ReferrersRoute, CatalogRoute)
 
 
 class RegistryService:
@@ -35,30 +48,33 @@ class RegistryService:
                 case ManifestRoute(repository, Tag() as tag):
                     return await self._tags.answer(ask, repository, tag)
                 case ManifestRoute(repository, Digest() as digest):
-                    kind = Kind.MANIFEST
+                    kind, target = Kind.MANIFEST, manifest_target(repository, digest)
                 case BlobRoute(repository, digest):
-                    kind = Kind.BLOB
+                    kind, target = Kind.BLOB, blob_target(repository, digest)
                 case _:
                     return await self._pass(ask)
-            wanted = Wanted(kind, ask.host, repository, digest, ask.route.target)
+            # Upstream is asked for what the answer is kept and confirmed as, and nothing else
+            # that a client may have put into the target.
+            wanted = Wanted(kind, ask.host, repository, digest, target)
             return await self._content.answer(ask, wanted)
-        if ask.section.push is Push.DENY and isinstance(
-            ask.route, (ManifestRoute, BlobRoute, UploadRoute)
-        ):
-            raise MethodNotAllowed(f"pushing to {ask.host} through this proxy is not allowed")
-        answer = await self._pass(ask)
-        match ask.route:
-            case ManifestRoute(repository, Tag() as tag):
-                # Whatever upstream says: it may have taken it.
-                self._tags.forget(ask.host, repository, tag)
-        return answer
+        if ask.section.push is Push.DENY and _pushes(ask):
+            error = MethodNotAllowed(f"pushing to {ask.host} through this proxy is not allowed")
+            error.headers["Allow"] = "GET, HEAD"
+            raise error
+        taken = True
+        try:
+            answer = await self._pass(ask)
+            taken = not 400 <= answer.response.code < 500
+            return answer
+        finally:
+            # It counts as taken unless upstream says that it is not: after a timeout, or
+            # when the client left, nobody knows.
+            match ask.route:
+                case ManifestRoute(repository, Tag() as tag) if taken:
+                    self._tags.forget(ask.host, repository, tag)
 
     async def _pass(self, ask: Ask) -> Relayed:
-        """Have upstream answer, and keep nothing.
-
-        The proxy's own login is used for reading the registry only: not for a push,
-        and not at a token service, whose answer would hand it to the client.
-        """
+        """Have upstream answer, and keep nothing."""
         response = await self._upstream.request(
             ask.method,
             ask.host,
@@ -67,6 +83,16 @@ class RegistryService:
             repository=getattr(ask.route, "repository", None),
             authorization=ask.authorization,
             body=ask.body,
-            inject=ask.method in READS and ask.route.target.startswith(b"/v2"),
+            inject=ask.method in READS and isinstance(ask.route, _READABLE),
         )
         return Relayed(response, CacheStatus(Forward.BYPASS))
+
+
+def _pushes(ask: Ask) -> bool:
+    """Whether *ask* would change the registry.
+
+    A POST elsewhere below /v2/ may be for a token (OAuth 2.0).
+    """
+    if isinstance(ask.route, (ManifestRoute, BlobRoute, UploadRoute)):
+        return True
+    return ask.method != b"POST" and ask.route.target.startswith(b"/v2/")

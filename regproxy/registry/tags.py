@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Final
 
 from attrs import evolve, frozen
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
@@ -35,15 +37,16 @@ from regproxy.registry.ask import (
     media_type_of,
 )
 from regproxy.registry.content import NO_HEAD, ContentService, drop
-from regproxy.registry.waiting import Leaders
+from regproxy.registry.waiting import Leaders, shielded
 from regproxy.store.errors import StoreError
 from regproxy.store.index import TagEntry, TagKey
 from regproxy.store.store import Store
 from regproxy.upstream.body import discard, read
-from regproxy.upstream.errors import UpstreamError
+from regproxy.upstream.errors import UpstreamError, UpstreamLoginFailed
 
-# RFC 9111 dropped Warning from the standard; docker and containers/image show it.
-_WARNING = '299 - "{}"'
+# Seconds for which a registry that could not answer HEAD is asked with GET. Not for
+# ever: what answered may have been a page that says "maintenance".
+WITHOUT_HEAD: Final = 3600.0
 
 
 @frozen
@@ -79,8 +82,8 @@ class TagService:
         self._clock = clock
         self._now = now
         self._fetching = Leaders()
-        # Registries that have answered HEAD of a manifest with 405 or no digest.
-        self._without_head: set[Host] = set()
+        # Until when not to ask with HEAD: it was answered with 405, or without a digest.
+        self._without_head: dict[Host, float] = {}
 
     async def answer(self, ask: Ask, repository: Repository, tag: Tag) -> Answer:
         """Answer a GET or HEAD.
@@ -95,11 +98,15 @@ class TagService:
             entry = self._store.index.tag(key)
             if entry is not None and self._content.is_here(entry.digest):
                 return await self._answer_known(question, entry)
-            if ask.method == b"HEAD" and ask.host not in self._without_head:
+            if ask.method == b"HEAD" and self._can_head(ask.host):
                 return await self._describe(question)
             if key not in self._fetching:
                 return await self._fetching.lead(key, self._fetch(question, None), drop)
             await self._fetching.led(key)
+
+    async def _get(self, question: _Question, entry: TagEntry | None) -> Answer:
+        """GET the tag; what comes is seen to even when the client leaves meanwhile."""
+        return await shielded(ensureDeferred(self._fetch(question, entry)), drop)
 
     def forget(self, host: Host, repository: Repository, tag: Tag) -> None:
         """The tag was pushed or deleted: what it pointed to is no longer known."""
@@ -115,39 +122,69 @@ class TagService:
         if freshness is Freshness.FRESH:
             return await self._serve(question, entry, CacheStatus(detail="fresh"), None)
         try:
-            if question.ask.host in self._without_head:
-                return await self._fetch(question, entry)
-            response = await self._ask(b"HEAD", question)
+            answer = await self._revalidate(question, entry)
+        except UpstreamLoginFailed:
+            # An answer, though not to the client: the proxy's own login was refused.
+            raise
         except UpstreamError as error:
             if freshness is Freshness.EXPIRED:
                 raise
             return await self._serve_stale(question, entry, str(error))
+        if not isinstance(answer, Relayed):
+            return answer
+        response = answer.response
         if _upstream_failed(response.code) and freshness is not Freshness.EXPIRED:
             discard(response)
             return await self._serve_stale(question, entry, f"upstream answered {response.code}")
+        if question.ask.method == b"HEAD" or response.request.method == b"GET":
+            return answer
+        # A GET gets the body that says why.
+        discard(response)
+        return await self._get(question, None)
+
+    async def _revalidate(self, question: _Question, entry: TagEntry) -> Answer:
+        """Ask upstream whether the tag still points to *entry*, and answer with what it says.
+
+        Raises:
+            UpstreamError: it says nothing.
+        """
+        if not self._can_head(question.ask.host):
+            return await self._get(question, entry)
+        response = await self._ask(b"HEAD", question)
         digest = _digest_of(response)
         if self._cannot_head(question.ask.host, response, digest):
-            return await self._fetch(question, entry)
-        if response.code == HTTPStatus.NOT_FOUND:
+            return await self._get(question, entry)
+        if response.code == HTTPStatus.NOT_FOUND and self._content.trusts(
+            question.ask, question.repository
+        ):
+            # To others a registry says so about what they may not read.
             self.forget(question.ask.host, question.repository, question.tag)
         if response.code != HTTPStatus.OK or digest is None:
-            return await self._refused(question, response)
-        discard(response)
-        media_type = await self._learn(question, digest, media_type_of(response))
-        if digest == entry.digest:
-            return await self._serve(question, entry, CacheStatus(Forward.STALE, detail="same"), 0)
-        status = CacheStatus(Forward.STALE, detail="changed")
-        if question.ask.method == b"HEAD":
-            return Description(Kind.MANIFEST, media_type, status, digest, length_of(response))
-        answer = await self._content.answer(question.ask, _wanted(question, digest))
-        return evolve(answer, status=evolve(answer.status, forward=Forward.STALE))
-
-    async def _refused(self, question: _Question, response: IResponse) -> Answer:
-        """Pass on the refusal that HEAD got, for a GET with the body that says why."""
-        if question.ask.method == b"HEAD":
             return Relayed(response, CacheStatus(Forward.STALE, detail=NoStore.STATUS))
         discard(response)
-        return await self._fetch(question, None)
+        media_type = media_type_of(response)
+        if digest == entry.digest:
+            await self._learn(question, digest, media_type)
+            return await self._serve(question, entry, CacheStatus(Forward.STALE, detail="same"), 0)
+        await self._content.learn(question.ask, _wanted(question, digest), media_type)
+        if question.ask.method == b"HEAD" and not self._content.is_here(digest):
+            status = CacheStatus(Forward.STALE, detail="changed")
+            return Description(Kind.MANIFEST, media_type, status, digest, length_of(response))
+        return await shielded(ensureDeferred(self._take_up(question, digest, media_type)), drop)
+
+    async def _take_up(self, question: _Question, digest: Digest, media_type: str) -> Answer:
+        """Answer with the content that the tag points to now.
+
+        Until upstream has begun to give it the row stays as it is: the old content is
+        what is served if upstream fails, as when it only limits the rate of GETs.
+        """
+        answer = await self._content.answer(question.ask, _wanted(question, digest))
+        detail = answer.status.detail or "changed"
+        answer = evolve(answer, status=evolve(answer.status, forward=Forward.STALE, detail=detail))
+        if isinstance(answer, Content):
+            await self._remember(question, digest, media_type)
+            return evolve(answer, age=0)
+        return answer
 
     async def _serve(
         self, question: _Question, entry: TagEntry, status: CacheStatus, age: float | None
@@ -180,7 +217,7 @@ class TagService:
         response = await self._ask(b"HEAD", question)
         digest = _digest_of(response)
         if self._cannot_head(question.ask.host, response, digest):
-            return await self._fetch(question, None)
+            return await self._get(question, None)
         if response.code != HTTPStatus.OK or digest is None:
             return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.STATUS))
         discard(response)
@@ -193,9 +230,12 @@ class TagService:
         """Whether *host* has just shown that HEAD is no use there; *response* is dropped then."""
         if response.code in NO_HEAD or (response.code == HTTPStatus.OK and digest is None):
             discard(response)
-            self._without_head.add(host)
+            self._without_head[host] = self._clock.seconds() + WITHOUT_HEAD
             return True
         return False
+
+    def _can_head(self, host: Host) -> bool:
+        return self._without_head.get(host, 0.0) <= self._clock.seconds()
 
     async def _fetch(self, question: _Question, entry: TagEntry | None) -> Answer:
         """GET the tag; conditionally when *entry* tells what it was."""
@@ -229,11 +269,14 @@ class TagService:
 
     async def _learn(self, question: _Question, digest: Digest, media_type: str) -> str:
         await self._content.learn(question.ask, _wanted(question, digest), media_type)
+        await self._remember(question, digest, media_type)
+        return media_type
+
+    async def _remember(self, question: _Question, digest: Digest, media_type: str) -> None:
         try:
             await self._store.index.put_tag(question.key, TagEntry(digest, media_type, self._now()))
         except StoreError as error:
             self._log.error("The index takes nothing: {reason}", reason=str(error))
-        return media_type
 
     async def _ask(
         self, method: bytes, question: _Question, known: TagEntry | None = None

@@ -8,9 +8,13 @@ Both fail with IndexFailed.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -93,13 +97,13 @@ class Index:
             StoreUnusable: it cannot be.
         """
         try:
-            with ExitStack() as stack:
-                stack.enter_context(_alone(self._path.parent))
-                writer = stack.enter_context(closing(_connect(self._path)))
-                _prepare(writer, self._path)
-                self._reader = _connect(self._path)
-                self._writer = writer
-                # TRANSFER
+            with _alone(self._path.parent), ExitStack() as stack:
+                self._writer = stack.enter_context(closing(_connect(self._path)))
+                _configure(self._writer)
+                _migrate(self._writer, self._path)
+                self._reader = stack.enter_context(closing(_connect(self._path)))
+                _configure(self._reader)
+                stack.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise StoreUnusable(
                 f"index {self._path} cannot be opened ({error}): move the file away to start"
@@ -196,16 +200,33 @@ class Index:
         return self._workers.run(call)
 
 
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Let one process at a time open the index of *directory*.
+
+    Two that switch a new file to WAL at once do not wait for each other, whatever the
+    busy timeout: SQLite refuses one of them, as waiting could be a deadlock.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     # The writer is used by one worker thread at a time, the reader by the
     # caller's; sqlite3 itself is built serialized.
-    connection = sqlite3.connect(path, check_same_thread=False)
+    return sqlite3.connect(path, check_same_thread=False)
+
+
+def _configure(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
     connection.execute("PRAGMA journal_mode = WAL")
     # In WAL mode this loses the last transactions at a power cut, never the
     # file's consistency; a lost row costs a HEAD, not content.
     connection.execute("PRAGMA synchronous = NORMAL")
-    return connection
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

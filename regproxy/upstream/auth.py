@@ -2,26 +2,25 @@
 
 The dance is that of the distribution project's "Token Authentication
 Specification": a 401 names a realm; a GET there, with Basic credentials, answers
-with a token for one scope; the request is repeated with it.
+with a token for one scope; the request is repeated with it. An identity token is
+exchanged for one by a POST of a form (there, "OAuth2").
 """
 
 from __future__ import annotations
 
 import json
 import re
-from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from http import HTTPStatus
 from typing import Final, Protocol
+from urllib.parse import urlencode
 
 from attrs import frozen
 from publicsuffixlist import PublicSuffixList
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from regproxy.config.model import RegistrySection
@@ -33,6 +32,8 @@ from regproxy.upstream.errors import (
     UpstreamLoginFailed,
     UpstreamUnreachable,
 )
+from regproxy.upstream.flights import Flights
+from regproxy.upstream.logins import ICredentials, IdentityToken, Login
 from regproxy.upstream.redirects import URL, encoded
 
 # What a token lives when its service does not say (token specification).
@@ -41,6 +42,8 @@ DEFAULT_LIFETIME: Final = 60.0
 # differently, and for requests under way.
 USED_PART: Final = 0.8
 TOKEN_LIMIT: Final = 1024
+# OAuth 2.0 wants the program named that asks.
+CLIENT_ID: Final = "regproxy"
 # Tokens of Docker Hub with many scopes reach some 10 kB.
 ANSWER_LIMIT: Final = 1 << 20
 
@@ -74,38 +77,19 @@ class Account:
     anonymous: bool = False
 
     @property
-    def basic(self) -> bytes | None:
-        """The Authorization with name and password; None for an anonymous account.
-
-        The password's file is read each time: a rotated secret counts at once.
-
-        Raises:
-            UpstreamLoginFailed: that file cannot be read.
-        """
-        section = self.section
-        if self.anonymous or section.username is None:
-            return None
-        password = section.password or ""
-        if section.password_file is not None:
-            try:
-                password = section.password_file.read_text().rstrip("\r\n")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UpstreamLoginFailed(
-                    f"the password file for {self.registry} cannot be read"
-                ) from error
-        return b"Basic " + b64encode(f"{section.username}:{password}".encode())
-
-    @property
     def key(self) -> tuple[Host, bool]:
         """What tells accounts apart."""
         return self.registry, self.anonymous
 
 
 class Fetch(Protocol):
-    """Gets a URL on behalf of a registry, without login and with *authorization*."""
+    """Asks a URL on behalf of a registry, with *authorization* and nothing else to log in.
+
+    It is a GET, or with *form* a POST of that.
+    """
 
     def __call__(
-        self, registry: Host, url: URL, authorization: bytes | None
+        self, registry: Host, url: URL, authorization: bytes | None, form: bytes | None = None
     ) -> Awaitable[IResponse]:
         """Raises UpstreamError."""
 
@@ -136,18 +120,22 @@ class Authenticator:
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, fetch: Fetch, idle: float) -> None:
+    def __init__(
+        self, clock: IReactorTime, fetch: Fetch, idle: float, credentials: ICredentials
+    ) -> None:
         """
         Args:
+            credentials: where the logins are.
             idle: seconds without a byte of a token service's answer after which to give up.
         """
         self._clock = clock
         self._fetch = fetch
         self._idle = idle
+        self._credentials = credentials
         # As many as there are registries in the configuration, and anonymous ones.
         self._challenges: OrderedDict[tuple[Host, bool], Bearer | None] = OrderedDict()
         self._tokens: OrderedDict[tuple[Host, bool, str], _Token] = OrderedDict()
-        self._flights: dict[tuple[Host, bool, str], list[Deferred[bytes]]] = {}
+        self._flights: Flights[tuple[Host, bool, str], bytes] = Flights()
 
     async def request(
         self,
@@ -184,7 +172,7 @@ class Authenticator:
             return None
         challenge = self._challenges[account.key]
         if challenge is None:
-            return account.basic
+            return await self._basic(account)
         return await self._token(account, challenge, _scope(repository, None))
 
     async def _login(
@@ -205,7 +193,7 @@ class Authenticator:
                 del self._tokens[*account.key, scope]
             return await self._token(account, token, scope)
         if refusals < 2 and any(challenge.scheme == "basic" for challenge in challenges):
-            basic = account.basic
+            basic = await self._basic(account)
             if basic is not None and basic != refused:
                 self._remember(account, None)
                 return basic
@@ -227,47 +215,61 @@ class Authenticator:
         if known is not None and self._clock.seconds() < known.use_until:
             self._tokens.move_to_end(key)
             return known.authorization
-        waiting = self._flights.get(key)
-        if waiting is not None:
-            return await _join(waiting)
-        waiting = self._flights[key] = []
-        joined = _join(waiting)
-        # It belongs to no single request: one that is cancelled must not take it along.
-        fetching = Deferred.fromCoroutine(self._fetch_token(account, challenge, scope))
-        fetching.addBoth(self._landed, key)
-        return await joined
+        return await self._flights.join(key, lambda: self._fetch_token(account, challenge, scope))
 
-    def _landed(self, result: _Token | Failure, key: tuple[Host, bool, str]) -> None:
-        if isinstance(result, _Token):
-            self._tokens[key] = result
-            self._tokens.move_to_end(key)
-            if len(self._tokens) > TOKEN_LIMIT:
-                self._tokens.popitem(last=False)
-        for waiter in self._flights.pop(key):
-            if isinstance(result, Failure):
-                waiter.errback(result)
-            else:
-                waiter.callback(result.authorization)
-
-    async def _fetch_token(self, account: Account, challenge: Bearer, scope: str) -> _Token:
-        realm = _realm(account, challenge)
+    async def _fetch_token(self, account: Account, challenge: Bearer, scope: str) -> bytes:
+        login = await self._login_of(account)
+        realm = _realm(account, challenge, login)
         query = {"service": challenge.service, "scope": scope}
-        url = realm.asking({name: value for name, value in query.items() if value})
+        asked = {name: value for name, value in query.items() if value}
         asked_at = self._clock.seconds()
-        response = await self._fetch(account.registry, url, account.basic)
+        if isinstance(login, IdentityToken):
+            form = {
+                "grant_type": "refresh_token",
+                "client_id": CLIENT_ID,
+                "refresh_token": login.token,
+                **asked,
+            }
+            content = urlencode(form).encode("ascii")
+            response = await self._fetch(account.registry, realm, None, content)
+        else:
+            basic = None if login is None else login.authorization
+            response = await self._fetch(account.registry, realm.asking(asked), basic)
         if response.code != HTTPStatus.OK:
             await drain(response, self._clock)
             raise _refusal(account.registry, realm, response.code)
         content = await read(response, ANSWER_LIMIT, self._idle, self._clock)
         value, lifetime = _token_of(content, account.registry)
         self._log.debug("token for {registry} {scope}", registry=str(account.registry), scope=scope)
-        return _Token(b"Bearer " + value.encode("ascii"), asked_at + lifetime * USED_PART)
+        authorization = b"Bearer " + value.encode("ascii")
+        self._keep((*account.key, scope), _Token(authorization, asked_at + lifetime * USED_PART))
+        return authorization
 
+    def _keep(self, key: tuple[Host, bool, str], token: _Token) -> None:
+        self._tokens[key] = token
+        self._tokens.move_to_end(key)
+        if len(self._tokens) > TOKEN_LIMIT:
+            self._tokens.popitem(last=False)
 
-def _join(waiting: list[Deferred[bytes]]) -> Deferred[bytes]:
-    waiter: Deferred[bytes] = Deferred(waiting.remove)
-    waiting.append(waiter)
-    return waiter
+    async def _login_of(self, account: Account) -> Login | None:
+        """The login of *account*; None for an anonymous one."""
+        if account.anonymous:
+            return None
+        return await self._credentials.login(account.registry, account.section)
+
+    async def _basic(self, account: Account) -> bytes | None:
+        """The Authorization with name and password; None for an anonymous account.
+
+        Raises:
+            UpstreamLoginFailed: there is no password.
+        """
+        login = await self._login_of(account)
+        if isinstance(login, IdentityToken):
+            raise UpstreamLoginFailed(
+                f"{account.registry} asks for a user name and password, and the login that this"
+                " proxy has is an identity token: log in with an access token instead"
+            )
+        return None if login is None else login.authorization
 
 
 def _scope(repository: Repository | None, asked: str | None) -> str:
@@ -286,8 +288,8 @@ def _challenges(response: IResponse, registry: Host) -> list[Challenge]:
         ) from None
 
 
-def _realm(account: Account, challenge: Bearer) -> URL:
-    """The realm, if the credentials may go there.
+def _realm(account: Account, challenge: Bearer, login: Login | None) -> URL:
+    """The realm, if *login* may go there.
 
     Raises:
         UpstreamLoginFailed: they may not.
@@ -300,7 +302,7 @@ def _realm(account: Account, challenge: Bearer) -> URL:
     if realm.scheme != "https" and not section.plain_http:
         raise UpstreamLoginFailed(f"the token realm of {registry} is not https")
     own = [registry, *(URL.parse(base).host for base in section.upstream)]
-    if account.basic is not None and not any(same_domain(realm.host, host) for host in own):
+    if login is not None and not any(same_domain(realm.host, host) for host in own):
         raise UpstreamLoginFailed(
             f"the token realm of {registry} is at {realm.host}, which is of another domain:"
             " the credentials are not sent there"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
@@ -75,8 +75,8 @@ class BodyReader(Protocol):
     it there. While paused, time does not run against the upstream.
 
     Attributes:
-        done: fires with None after the last byte. It fails with UpstreamTimeout when no
-            byte comes for *idle* seconds, with BodyTooLarge when more than *limit* bytes
+        done: fires with None after the last byte. It fails with UpstreamTimeout when in
+            *idle* seconds fewer bytes come than *rate* a second, or none, with BodyTooLarge when more than *limit* bytes
             come, with BodyIncomplete when the body ends before its length, and with
             what *receive* raised. In all these cases, and when it is cancelled, the
             connection is broken. A body without a length that the connection's end
@@ -89,10 +89,14 @@ class BodyReader(Protocol):
         clock: IReactorTime,
         idle: float,
         limit: int | None = None,
+        rate: float = 0.0,
     ) -> None:
         self.done: Deferred[None] = Deferred(lambda _: self._fail(CancelledError()))
         self._receive = receive
         self._idle = idle
+        # Bytes that buy another *idle* seconds: a drip does not.
+        self._worth = max(1, round(rate * idle))
+        self._saved = 0
         self._left = limit
         self._deadline = Deadline(clock, self._expired)
         self._over = False
@@ -103,7 +107,10 @@ class BodyReader(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._over:
             return
-        self._deadline.within(self._idle)
+        self._saved += len(data)
+        if self._saved >= self._worth:
+            self._saved = 0
+            self._deadline.within(self._idle)
         if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
@@ -132,6 +139,7 @@ class BodyReader(Protocol):
     def resumeProducing(self) -> None:
         """Read on."""
         if not self._over:
+            self._saved = 0
             self._deadline.within(self._idle)
             cast(IPushProducer, self.transport).resumeProducing()
 
@@ -141,7 +149,7 @@ class BodyReader(Protocol):
             self._fail(CancelledError())
 
     def _expired(self) -> None:
-        self._fail(UpstreamTimeout(f"no byte of the body came for {self._idle:g} seconds"))
+        self._fail(UpstreamTimeout(f"too little of the body came in {self._idle:g} seconds"))
 
     def _fail(self, error: Exception) -> None:
         self._finish()
@@ -253,3 +261,26 @@ class WatchedBody:
 
     def stopProducing(self) -> None:
         self._body.stopProducing()
+
+
+@implementer(IBodyProducer)
+class BytesBody:
+    """A request body that is short and here already."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.length: Any = len(content)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Write all of it."""
+        consumer.write(self._content)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Nothing: it is written already."""
+
+    def resumeProducing(self) -> None:
+        """Nothing: it is written already."""
+
+    def stopProducing(self) -> None:
+        """Nothing: it is written already."""

@@ -14,11 +14,11 @@ from zope.interface import implementer
 
 from regproxy import __version__
 from regproxy.config.model import Auth, Config, RegistrySection
-from regproxy.interfaces import IUpstream
+from regproxy.interfaces import OWN_LOGIN, IUpstream
 from regproxy.oci.names import Host, Repository
 from regproxy.upstream.agents import Agents, PolicyFor
 from regproxy.upstream.auth import Account, Answer, Authenticator
-from regproxy.upstream.body import Deadline, WatchedBody, drain
+from regproxy.upstream.body import BytesBody, Deadline, WatchedBody, drain
 from regproxy.upstream.dial import DialReactor
 from regproxy.upstream.errors import (
     REQUEST_ERRORS,
@@ -27,6 +27,7 @@ from regproxy.upstream.errors import (
     UpstreamTimeout,
     translated,
 )
+from regproxy.upstream.logins import ICredentials
 from regproxy.upstream.redirects import REDIRECT_LIMIT, REDIRECTS, URL, encoded, redirected
 
 # What tells the proxy's own login from clients' Authorizations.
@@ -91,9 +92,16 @@ class Upstream:
 
     _log = Logger()
 
-    def __init__(self, reactor: DialReactor, config: Config, policy_for: PolicyFor) -> None:
+    def __init__(
+        self,
+        reactor: DialReactor,
+        config: Config,
+        policy_for: PolicyFor,
+        credentials: ICredentials,
+    ) -> None:
         """
         Args:
+            credentials: the logins of the proxy.
             policy_for: gives the TLS policy of a registry; asked once for each
                 combination of ``ca_file`` and ``insecure``.
 
@@ -104,7 +112,9 @@ class Upstream:
         self._config = config
         self._limits = config.limits
         self._agents = Agents(reactor, config, policy_for)
-        self._auth = Authenticator(self._clock, self._fetch, config.limits.upstream_idle)
+        self._auth = Authenticator(
+            self._clock, self._fetch, config.limits.upstream_idle, credentials
+        )
 
     async def request(
         self,
@@ -130,7 +140,8 @@ class Upstream:
             target: path and query.
             headers: of the client, without hop-by-hop fields.
             repository: what the proxy's own login is for.
-            authorization: the client's; not used when the proxy logs in itself.
+            authorization: the client's; not used when the proxy logs in itself. OWN_LOGIN
+                has it do so where clients log in first.
             inject: let the proxy log in itself where the configuration says so; False for
                 a push, which goes with the client's Authorization only.
             anonymous: ask as anybody may: the proxy gets itself a token without
@@ -142,7 +153,11 @@ class Upstream:
         """
         host = host.canonical
         section = self._config.registry(host)
-        inject = inject and section.effective_auth is Auth.INJECT and not anonymous
+        if authorization == OWN_LOGIN:
+            authorization = None
+        else:
+            inject = inject and section.effective_auth is Auth.INJECT
+        inject = inject and section.effective_auth is not Auth.FORWARD and not anonymous
         principal = _OURSELVES if inject else None if anonymous else authorization
         request = _Request(method, _prepared(headers), body, principal)
         url = URL("https", host, encoded(target))
@@ -159,11 +174,18 @@ class Upstream:
         """Close idle connections; fires when they are gone."""
         return self._agents.close()
 
-    async def _fetch(self, registry: Host, url: URL, authorization: bytes | None) -> IResponse:
-        """GET *url*, which *registry* named, with its credentials."""
+    async def _fetch(
+        self, registry: Host, url: URL, authorization: bytes | None, form: bytes | None = None
+    ) -> IResponse:
+        """GET *url*, which *registry* named, with its credentials; or POST *form* there."""
         home = _Hop(registry, self._config.registry(registry), ())
-        principal = None if authorization is None else _OURSELVES
-        request = _Request(b"GET", _prepared(Headers()), None, principal, authorization)
+        principal = None if authorization is None and form is None else _OURSELVES
+        headers = _prepared(Headers())
+        if form is None:
+            request = _Request(b"GET", headers, None, principal, authorization)
+        else:
+            headers.setRawHeaders(b"Content-Type", [b"application/x-www-form-urlencoded"])
+            request = _Request(b"POST", headers, BytesBody(form), principal, authorization)
         return (await self._follow(request, self._next(url, home))).response
 
     async def _follow(self, request: _Request, hop: _Hop) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Final
 
 from attrs import asdict, frozen
 from twisted.logger import Logger
@@ -42,17 +43,19 @@ class AccessRecord:
     reason: str | None
 
 
+# Not in the class: there a Logger is named after it.
+_log: Final = Logger(namespace="regproxy.access")
+
+
 class AccessLog:
     """Writes access records.
 
     The event carries the record's fields by name too, for observers that want them.
     """
 
-    _log = Logger(namespace="regproxy.access")
-
     def record(self, record: AccessRecord) -> None:
         """Write one line."""
         fields = asdict(record)
         fields["time"] = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="milliseconds")
         fields["duration"] = round(record.duration, 4)
-        self._log.info("{line}", line=json.dumps(fields), access=record)
+        _log.info("{line}", line=json.dumps(fields), access=record)

@@ -45,7 +45,7 @@ class Gate:
             return fail(ConnectionAborted())
         if not self._paused:
             return succeed(None)
-        self._waiter = Deferred(lambda _: self._forget())
+        self._waiter = Deferred(self._cancelled)
         return self._waiter
 
     def close(self) -> None:
@@ -69,6 +69,9 @@ class Gate:
         waiter = self._forget()
         if waiter is not None:
             waiter.errback(ConnectionAborted())
+
+    def _cancelled(self, _: object) -> None:
+        self._forget()
 
     def _forget(self) -> Deferred[None] | None:
         waiter, self._waiter = self._waiter, None
@@ -97,11 +100,12 @@ async def send(consumer: Consumer, blob: IBlob, start: int, end: int | None) -> 
 async def _send(gate: Gate, consumer: Consumer, blob: IBlob, start: int, end: int | None) -> None:
     offset = start
     while True:
+        # At the end too: the body is sent when the client has taken it.
+        await gate.opened()
         if end is None and blob.verified:
             end = blob.size
-        if offset == end and blob.verified:
+        if blob.verified and end is not None and offset >= end:
             return
-        await gate.opened()
         limit = blob.readable(offset)
         if end is not None:
             limit = min(limit, end - offset - (not blob.verified))

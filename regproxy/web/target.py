@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import frozen
 
-from regproxy.oci.errors import BadRequest, shown
+from regproxy.oci.errors import BadRequest
 from regproxy.oci.names import Host
 
 _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -29,6 +29,11 @@ class TargetForm:
     host: Host | None = None
 
     @property
+    def path(self) -> str:
+        """The path without the query, which may hold a secret."""
+        return self.origin_form.partition(b"?")[0].decode("ascii")
+
+    @property
     def default_port(self) -> int:
         """The port of a Host field that has none."""
         return _PORTS[self.scheme]
@@ -41,21 +46,24 @@ def parse_target(method: bytes, target: bytes, *, secure: bool) -> TargetForm:
         secure: whether the connection is TLS.
 
     Raises:
-        BadRequest: it is none of these, or a CONNECT, which is only understood as
-            the first request of a connection to the proxy port.
+        BadRequest: it is none of these, has user information, or is a CONNECT, which
+            is only understood as the first request of a connection to the proxy port.
         HostInvalid: the authority is no host.
     """
+    # The messages do not show the target: it may hold a secret.
     if method == b"CONNECT":
         raise BadRequest("CONNECT must be the first request on a connection to the proxy port")
+    if not target.isascii():
+        raise BadRequest("request target is not ASCII (RFC 3986 section 2)")
     scheme = "https" if secure else "http"
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
         return TargetForm(target, scheme)
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
-        # The query may hold a secret and stays out of the message.
-        path = target.partition(b"?")[0].decode("ascii", "backslashreplace")
-        raise BadRequest(f"request target {shown(path)} is neither a path nor a URL")
+        raise BadRequest("request target is neither a path nor an http or https URL")
+    if b"@" in match[2]:
+        raise BadRequest("request target holds user information (RFC 9110 section 4.2.4)")
     scheme = match[1].decode().lower()
-    host = Host.parse(match[2].decode("ascii", "replace"), _PORTS[scheme])
+    host = Host.parse(match[2].decode(), _PORTS[scheme])
     rest = match[3]
     return TargetForm(rest if rest.startswith(b"/") else b"/" + rest, scheme, host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,12 @@ from tests.oci.strategies import hosts
 DATA = Path("/data")
 PASSWORD = "correct horse"
 
-# The example of the documentation, but for [dns].
+NO_LOGIN = (
+    'auth: "{}" needs username and password_file or password,'
+    " or a login in credentials.docker_config"
+)
+
+# The example of the documentation, but for [mirror] and [dns].
 EXAMPLE = r"""
 data = "/var/lib/regproxy"
 
@@ -54,9 +60,6 @@ listen = ["tcp:3128"]
 
 [tls]
 listen = ["tcp:443"]
-
-[mirror]
-listen = ["tcp:5000"]
 
 [management]
 listen = ["tcp:8080:interface=127.0.0.1"]
@@ -171,14 +174,15 @@ class LoadsTests(SynchronousTestCase):
                 'a.toml: proxy.listen[0]: expected an endpoint such as "tcp:3128",'
                 " found an empty text",
                 "a.toml: x: unknown key (allowed: data, proxy, tls, mirror, dns, management,"
-                " interception, relay, cache, ca, freshness, limits, registries)",
+                " interception, relay, cache, ca, freshness, limits, credentials, registries)",
             ],
         )
 
     def test_sections(self) -> None:
         """Checks of single sections."""
         for text, pattern in {
-            "[mirror]\nlisten = [' ']": r"^mirror\.listen\[0\]: expected an endpoint",
+            "[tls]\nlisten = [' ']": r"^tls\.listen\[0\]: expected an endpoint",
+            "[mirror]\nlisten = ['tcp:5000']": r"^mirror\.listen: not available in this version",
             "[dns]\nlisten = ['x']": r"^dns\.listen: not available in this version$",
             "[relay]\nallow = ['10.0.0.0/8', 'x']": r"^relay\.allow\[1\]: .*found 'x'$",
             "[cache]\nmax_size = 0": r"^cache\.max_size: expected more than 0$",
@@ -207,7 +211,9 @@ class RegistryTests(SynchronousTestCase):
             "username='u'\npassword='p'\npassword_file='p'": [
                 "password_file: not together with password: give one of them"
             ],
-            "auth='inject'": ['auth: "inject" needs username and password_file or password'],
+            "auth='inject'": [NO_LOGIN.format("inject")],
+            "auth='client-first'": [NO_LOGIN.format("client-first")],
+            "auth='client-first'\nusername='u'\npassword='p'": [],
             "username='a:b'\npassword='p'": [
                 "username: expected a name without a colon or control characters"
             ],
@@ -420,7 +426,6 @@ _configs = st.builds(
     data=_paths,
     proxy=st.builds(ProxySection, _listeners),
     tls=st.builds(TLSSection, _listeners),
-    mirror=st.builds(MirrorSection, _listeners),
     interception=st.builds(
         InterceptionSection, st.lists(hosts.map(str).map(HostPattern.parse)).map(tuple)
     ),
@@ -442,6 +447,86 @@ _configs = st.builds(
     limits=st.builds(LimitsSection, connect=st.just(0.25), manifest_size=_positive),
     registries=st.dictionaries(hosts.map(lambda host: host.canonical), _registries, max_size=3),
 )
+
+
+class DockerConfigTests(SynchronousTestCase):
+    """``[credentials] docker_config``"""
+
+    LOGIN = b'{"auths": {"ghcr.io": {"auth": "dTpw"}, "hub.corp:5000": {"auth": "dTpw"}}}'
+
+    def loads(self, text: str, **files: bytes) -> Config:
+        def read(path: Path) -> bytes:
+            return files.get(path.name) or refuse(path)
+
+        return loads(text, "f", data=DATA, read=read)
+
+    def problems(self, text: str, **files: bytes) -> tuple[str, ...]:
+        found: tuple[str, ...] = self.assertRaises(ConfigError, self.loads, text, **files).problems
+        return found
+
+    def test_counts_as_login(self) -> None:
+        """Where it has a login the defaults are those of a user name: inject, shared."""
+        config = self.loads("[credentials]\ndocker_config = '/a'", a=self.LOGIN)
+        section = config.registries[Host("ghcr.io")]
+        self.assertEqual((section.auth, section.access), (Auth.INJECT, Access.SHARED))
+        self.assertEqual(section.upstream, ("https://ghcr.io",))
+
+    def test_not_intercepted(self) -> None:
+        """A login alone does not have a registry intercepted; a section has."""
+        credentials = "[credentials]\ndocker_config = '/a'\n"
+        host = Host("hub.corp", 5000)
+        config = self.loads(credentials, a=self.LOGIN)
+        self.assertNotIn(host, config.registries)
+        config = self.loads(credentials + "[registries.'hub.corp:5000']", a=self.LOGIN)
+        self.assertEqual(config.registries[host].auth, Auth.INJECT)
+
+    def test_section_decides(self) -> None:
+        """What the section says about auth stays."""
+        for auth, access in {"forward": Access.VERIFY, "client-first": Access.VERIFY}.items():
+            text = f"[credentials]\ndocker_config='/a'\n[registries.'ghcr.io']\nauth='{auth}'"
+            section = self.loads(text, a=self.LOGIN).registries[Host("ghcr.io")]
+            self.assertEqual((section.auth, section.access), (auth, access))
+
+    def test_several(self) -> None:
+        """The logins of all files count."""
+        text = "[credentials]\ndocker_config = ['/a', '/b']"
+        config = self.loads(text, a=b'{"auths": {"quay.io": {"auth": "dTpw"}}}', b=self.LOGIN)
+        self.assertEqual(list(config.registries), [Host("ghcr.io"), Host("quay.io")])
+
+    def test_bad_files(self) -> None:
+        """All problems, with the key, the file, and the key in the file; no secret."""
+        secret = base64.b64encode(PASSWORD.encode()).decode()
+        content = f'{{"auths": {{"ghcr.io": {{"auth": "{secret}"}}, "*.io": {{}}}}}}'.encode()
+        found = self.problems("[credentials]\ndocker_config = ['/a', '/b']", b=content)
+        self.assertEqual(
+            found,
+            (
+                "credentials.docker_config[0]: cannot read '/a': Permission denied",
+                "credentials.docker_config[1]: '/b': auths.\"ghcr.io\": auth: expected base64 of"
+                " USER:PASSWORD",
+                "credentials.docker_config[1]: '/b': auths.\"*.io\": expected a registry's host;"
+                " patterns are not known here",
+            ),
+        )
+        self.assertEqual(
+            self.problems("[credentials]\ndocker_config = '/a'", a=b"{"),
+            ("credentials.docker_config: '/a': not JSON",),
+        )
+
+    def test_no_login(self) -> None:
+        """Who asks for a login has to have one in the files."""
+        text = "[credentials]\ndocker_config='/a'\n[registries.'quay.io']\nauth='inject'"
+        (line,) = self.problems(text, a=self.LOGIN)
+        self.assertEqual(line, f'registries."quay.io".{NO_LOGIN.format("inject")}')
+
+    def test_effective(self) -> None:
+        """The files are named, the registries are there, the secrets are not."""
+        text = effective(self.loads("[credentials]\ndocker_config = '/a'", a=self.LOGIN))
+        self.assertIn('docker_config = [\n    "/a",\n]', text)
+        self.assertIn('[registries."ghcr.io"]', text)
+        self.assertNotIn("dTpw", text)
+        again = self.loads(text, a=self.LOGIN)
+        self.assertEqual(effective(again), text)
 
 
 class EffectiveTests(SynchronousTestCase):

@@ -115,6 +115,12 @@ class ValueTests(SynchronousTestCase):
             },
         )
 
+    def test_one_path(self) -> None:
+        """A single path need not be in a list; a text elsewhere is none."""
+        for value in ("'config.json'", "['config.json']"):
+            config = structured(f"[credentials]\ndocker_config = {value}")
+            self.assertEqual(config.credentials.docker_config, (DIRECTORY / "config.json",))
+
     def test_bad(self) -> None:
         """Nothing is converted silently, and the message says what is allowed."""
         for text, expected in {
@@ -131,9 +137,18 @@ class ValueTests(SynchronousTestCase):
             "[registries.'a.b']\npush = 'x'": (
                 'registries."a.b".push: expected "forward" or "deny", found \'x\''
             ),
-            "[registries.'a.b']\nauth = 'client-first'": (
-                'registries."a.b".auth: "client-first" is not available in this version:'
-                ' expected "forward" or "inject"'
+            "[registries.'a.b']\nauth = 'x'": (
+                'registries."a.b".auth: expected "forward" or "inject" or "client-first",'
+                " found 'x'"
+            ),
+            "[credentials]\ndocker_config = 5": (
+                "credentials.docker_config: expected a list, found a number"
+            ),
+            "[credentials]\ndocker_config = ['a', '']": (
+                "credentials.docker_config[1]: expected a path, found ''"
+            ),
+            "[credentials]\ndocker_config = ''": (
+                "credentials.docker_config[0]: expected a path, found ''"
             ),
             "[registries.'a.b']\naccess = 'public'": (
                 'registries."a.b".access: "public" is not available in this version:'

@@ -72,7 +72,7 @@ class Client(ABC):
     unauthorized: str
 
     def __init__(self, directory: Path, proxy_url: str, ca_file: Path) -> None:
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.env = surroundings(directory, proxy_url, ca_file)
 

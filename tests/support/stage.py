@@ -84,9 +84,9 @@ class Stage:
         return server
 
     def subdirectory(self, name: str) -> Path:
-        """A new directory *name*."""
+        """The directory *name*. It is there already after a start that failed."""
         directory = self.directory / name
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         return directory
 
     def close(self) -> None:

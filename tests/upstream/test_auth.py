@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,12 +29,12 @@ from regproxy.upstream.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from regproxy.upstream.logins import IdentityToken, Password
 from regproxy.upstream.redirects import URL
+from tests.support.credentials import FakeCredentials
 
 REGISTRY = Host("registry.example.test")
-SECTION = RegistrySection(
-    upstream=("https://registry.example.test",), username="team", password="pa:ß"
-)
+SECTION = RegistrySection(upstream=("https://registry.example.test",))
 ACCOUNT = Account(REGISTRY, SECTION)
 ANONYMOUS = Account(REGISTRY, SECTION, anonymous=True)
 BASIC = b"Basic dGVhbTpwYTrDnw=="
@@ -81,11 +80,13 @@ class AuthCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.auth = Authenticator(self.clock, self.fetch, 60)
+        self.credentials = FakeCredentials({REGISTRY: Password("team", "pa:ß")})
+        self.auth = Authenticator(self.clock, self.fetch, 60, self.credentials)
         self.accepted = {b"Bearer 1"}
         self.challenge = CHALLENGE
         self.sent: list[bytes | None] = []
         self.fetched: list[tuple[str, bytes | None]] = []
+        self.forms: list[bytes | None] = []
         self.tokens: Iterator[Response] = (token(str(number)) for number in range(1, 1000))
         self.held: Deferred[None] | None = None
 
@@ -94,8 +95,11 @@ class AuthCase(SynchronousTestCase):
         accepted = authorization in self.accepted
         return Answer(Response(200) if accepted else challenge(self.challenge), True)
 
-    async def fetch(self, registry: Host, url: URL, authorization: bytes | None) -> IResponse:
+    async def fetch(
+        self, registry: Host, url: URL, authorization: bytes | None, form: bytes | None = None
+    ) -> IResponse:
         self.fetched.append((str(url), authorization))
+        self.forms.append(form)
         if self.held is not None:
             await self.held
         return next(self.tokens)
@@ -145,14 +149,26 @@ class BasicTests(AuthCase):
         self.assertEqual(self.refusal(account=ANONYMOUS), message)
         self.assertEqual(self.sent, [None])
 
-    def test_password_file(self) -> None:
-        """The file is read at each login; its last line end is no part of the password."""
-        file = Path(self.mktemp())
-        section = RegistrySection(upstream=SECTION.upstream, username="team", password_file=file)
-        self.assertIn("cannot be read", self.refusal(account=evolve(ACCOUNT, section=section)))
-        for content in ("pa:ß\n", "pa:ß"):
-            file.write_text(content)
-            self.assertEqual(self.status(account=evolve(ACCOUNT, section=section)), 200)
+    def test_rotated(self) -> None:
+        """The login is looked up each time."""
+        self.status()
+        self.credentials.logins[REGISTRY] = Password("team", "new")
+        self.accepted = {Password("team", "new").authorization}
+        self.assertEqual(self.status(), 200)
+        self.assertEqual(len(self.sent), 3)
+
+    def test_no_login(self) -> None:
+        """What the look-up says is the reason."""
+        self.credentials.logins.clear()
+        self.assertEqual(self.refusal(), "no login for registry.example.test")
+
+    def test_identity_token(self) -> None:
+        """It is no password, and is not sent as one."""
+        self.credentials.logins[REGISTRY] = IdentityToken("geheim")
+        message = self.refusal()
+        self.assertIn("asks for a user name and password", message)
+        self.assertNotIn("geheim", message)
+        self.assertEqual(self.sent, [None])
 
     def test_changed_mind(self) -> None:
         """A registry that turned from tokens to passwords."""
@@ -198,6 +214,22 @@ class BearerTests(AuthCase):
         self.challenge = b'Bearer realm="https://example.test/t?a=b"'
         self.status(None, ANONYMOUS)
         self.assertEqual(self.fetched, [("https://example.test/t?a=b", None)])
+
+    def test_identity_token(self) -> None:
+        """It goes in a form, and not to where no credentials go."""
+        self.credentials.logins[REGISTRY] = IdentityToken("a+b")
+        self.assertEqual(self.status(), 200)
+        self.assertEqual(self.fetched, [("https://auth.example.test/token", None)])
+        self.assertEqual(
+            self.forms,
+            [
+                b"grant_type=refresh_token&client_id=regproxy&refresh_token=a%2Bb"
+                b"&service=hub&scope=repository%3Alibrary%2Fdebian%3Apull"
+            ],
+        )
+        self.challenge, self.accepted = b'Bearer realm="https://evil.test/token"', set()
+        self.assertIn("is of another domain", self.refusal())
+        self.assertEqual(len(self.fetched), 1)
 
     def test_access_token(self) -> None:
         self.tokens = iter([Response(200, {}, b'{"access_token": "1"}')])

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
@@ -18,12 +19,20 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from regproxy import __version__
-from regproxy.config.model import Auth, Config, LimitsSection, RegistrySection, RelaySection
-from regproxy.interfaces import IUpstream
+from regproxy.config.model import (
+    Auth,
+    Config,
+    CredentialsSection,
+    LimitsSection,
+    RegistrySection,
+    RelaySection,
+)
+from regproxy.interfaces import OWN_LOGIN, IUpstream
 from regproxy.oci.names import Host, Repository
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.upstream.body import read
 from regproxy.upstream.client import Upstream
+from regproxy.upstream.credentials import Credentials
 from regproxy.upstream.errors import (
     AddressRefused,
     RedirectRefused,
@@ -39,6 +48,7 @@ from tests.support.memory_network import MemoryNetwork
 from tests.support.scripted_site import Answerer, Say, ScriptedSite, redirect
 
 REGISTRY = "registry.example.test"
+FIRST = "first.example.test"
 CDN = "cdn.example.net"
 NAME = Repository("library/debian")
 BEARER = b"Bearer of-a-client"
@@ -71,13 +81,14 @@ class UpstreamCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.network = MemoryNetwork()
-        config = Config(
+        self.config = config = Config(
             Path(self.mktemp()),
             registries={Host.parse(name): section for name, section in self.registries.items()},
             relay=RelaySection(self.relay),
             limits=self.limits,
         )
-        self.upstream = Upstream(self.network, config, self.policy_for)
+        credentials = Credentials(self.network, config.credentials, {})
+        self.upstream = Upstream(self.network, config, self.policy_for, credentials)
 
     def policy_for(self, section: RegistrySection) -> VerifyingPolicy:
         return VerifyingPolicy(insecure=True)
@@ -580,7 +591,8 @@ class InjectTests(UpstreamCase):
         "auth.private.test": RegistrySection(
             upstream=("https://10.0.0.9:5001/auth",), relay_private=True
         ),
-        "registry.private.test": RegistrySection(auth=Auth.INJECT),
+        "registry.private.test": RegistrySection(username="team", password="secret"),
+        FIRST: RegistrySection(auth=Auth.CLIENT_FIRST, username="team", password="secret"),
     }
 
     def setUp(self) -> None:
@@ -625,7 +637,7 @@ class InjectTests(UpstreamCase):
     def test_realm_guard(self) -> None:
         """The realm's address is checked like any other."""
         self.realm(b'Bearer realm="https://10.0.0.9/token"')
-        message = self.refusal(AddressRefused, host="registry.private.test")
+        message = self.refusal(AddressRefused, host="registry.private.test", anonymous=True)
         self.assertIn("10.0.0.9 is a private address", message)
 
     def test_push(self) -> None:
@@ -634,6 +646,44 @@ class InjectTests(UpstreamCase):
         self.assertEqual(self.answer(b"PUT", authorization=BEARER, inject=False)[0], 401)
         self.assertEqual(site.asked[0].header(b"authorization"), BEARER)
         self.assertEqual(self.tokens.asked, [])
+
+    def test_client_first(self) -> None:
+        """The client's Authorization goes up, and the proxy's own login only when asked for."""
+        site = self.site(FIRST, self.answerer)
+        for authorization in (None, BEARER):
+            answer = self.answer(host=FIRST, repository=NAME, authorization=authorization)
+            self.assertEqual(answer[0], 401)
+        self.assertEqual([a.header(b"authorization") for a in site.asked], [None, BEARER])
+        self.assertEqual(self.tokens.asked, [])
+        answer = self.answer(host=FIRST, repository=NAME, authorization=OWN_LOGIN)
+        self.assertEqual(answer, (200, b"in"))
+
+    def test_own_login_elsewhere(self) -> None:
+        """It is no Authorization to send, and nothing for a push."""
+        site = self.site("open.example.test", self.answerer)
+        self.assertEqual(self.answer(host="open.example.test", authorization=OWN_LOGIN)[0], 401)
+        self.assertEqual(site.asked[0].header(b"authorization"), None)
+        site = self.site(FIRST, self.answerer)
+        options = {"host": FIRST, "authorization": OWN_LOGIN, "inject": False}
+        self.assertEqual(self.answer(b"PUT", **options)[0], 401)
+        self.assertEqual(site.asked[0].header(b"authorization"), None)
+        self.assertEqual(self.tokens.asked, [])
+
+    def test_identity_token(self) -> None:
+        """It goes to the token service in a form."""
+        file = Path(self.mktemp())
+        file.write_text('{"auths": {"registry.example.test": {"identitytoken": "geheim"}}}')
+        config = evolve(self.config, credentials=CredentialsSection((file,)))
+        config = evolve(config, registries={Host(REGISTRY): RegistrySection(auth=Auth.INJECT)})
+        credentials = Credentials(self.network, config.credentials, {})
+        self.upstream = Upstream(self.network, config, self.policy_for, credentials)
+        self.site(REGISTRY, self.answerer)
+        self.assertEqual(self.answer(repository=NAME), (200, b"in"))
+        (asked,) = self.tokens.asked
+        self.assertEqual((asked.method, asked.uri), (b"POST", b"/token"))
+        self.assertEqual(asked.header(b"authorization"), None)
+        self.assertIn(b"refresh_token=geheim&service=registry&scope=", asked.body)
+        self.assertEqual(asked.header(b"content-type"), b"application/x-www-form-urlencoded")
 
     def test_anonymous(self) -> None:
         """As anybody: a token without credentials, at any registry."""

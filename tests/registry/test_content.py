@@ -1,0 +1,507 @@
+"""Tests for :mod:`regproxy.registry.content`: pulls by digest, as a client sees them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from regproxy.oci.names import Digest
+from regproxy.store.errors import IndexFailed
+from regproxy.upstream.errors import UpstreamTimeout, UpstreamUnreachable
+from tests.support.front import OPEN, OTHER, TEAM, WARY, FrontTestCase
+from tests.support.upstream import Reply
+
+BLOB = bytes(range(256)) * 1000
+DIGEST = str(Digest.of(BLOB))
+ALICE = "Bearer alice"
+BOB = "Bearer bob"
+BASIC = 'Basic realm="tests"'
+BEARER = 'Bearer realm="https://auth.example.com/token",service="tests"'
+
+
+class BlobTests(FrontTestCase):
+    """A blob that anybody may read."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.target = self.upstream.serve_blob(OPEN, "some/app", BLOB)
+        self.url = OPEN + self.target
+
+    def slow(self, length: int = len(BLOB)) -> None:
+        """The blob comes as the test says."""
+        headers = {"Content-Type": "application/octet-stream"}
+        self.upstream.on("GET", self.url, Reply(200, headers, None, length))
+
+    def test_cold_then_warm(self) -> None:
+        """The first client's GET goes upstream, the second one's does not."""
+        for cache in "regproxy; fwd=miss; stored", "regproxy; hit":
+            answer = self.get(OPEN, self.target)
+            self.assertEqual((answer.status, answer.body, answer.whole), (200, BLOB, True))
+            self.assertEqual(answer["Cache-Status"], cache)
+            self.assertEqual(answer["Content-Length"], str(len(BLOB)))
+            self.assertEqual(answer["Content-Type"], "application/octet-stream")
+            self.assertEqual(answer["Docker-Content-Digest"], DIGEST)
+            self.assertEqual(answer["ETag"], f'"{DIGEST}"')
+            self.assertEqual(answer["Accept-Ranges"], "bytes")
+            self.assertTrue(self.stored(BLOB))
+        self.assertAsked(f"GET {self.url}")
+
+    def test_first_byte(self) -> None:
+        """What has come goes out at once, and the last byte only when all are right."""
+        self.slow()
+        client = self.ask("GET", OPEN, self.target)
+        (response,) = self.upstream.responses
+        self.assertEqual(client.answer().status, 0)
+        response.send(BLOB[:10])
+        self.assertEqual(client.answer().body, BLOB[:10])
+        response.send(BLOB[10:])
+        answer = client.answer()
+        self.assertEqual((answer.body, answer.whole), (BLOB[:-1], False))
+        response.end()
+        self.assertEqual(client.answer().body, BLOB)
+
+    def test_follower(self) -> None:
+        """A client that comes later gets what is there, then the rest; there is one transfer."""
+        self.slow()
+        leader = self.ask("GET", OPEN, self.target)
+        (response,) = self.upstream.responses
+        response.send(BLOB[:1000])
+        follower = self.ask("GET", OPEN, self.target)
+        self.assertEqual(follower.answer().body, BLOB[:1000])
+        self.assertIn("collapsed", follower.answer()["Cache-Status"] or "")
+        response.send(BLOB[1000:])
+        response.end()
+        for client in leader, follower:
+            self.assertEqual(client.answer().body, BLOB)
+        self.assertAsked(f"GET {self.url}")
+
+    def test_followers_before_the_answer(self) -> None:
+        """Nor are there two when upstream has not said anything yet."""
+        pending: Deferred[Reply] = Deferred()
+        self.upstream.on("GET", self.url, pending)
+        clients = [self.ask("GET", OPEN, self.target) for _ in range(3)]
+        pending.callback(Reply(200, {}, BLOB))
+        for client in clients:
+            self.assertEqual(client.answer().body, BLOB)
+        questions = self.upstream.questions()
+        self.assertEqual(questions.count(f"GET {self.url}"), 1)
+
+    def test_leader_leaves(self) -> None:
+        """The transfer belongs to nobody: it goes on for the others, and for the store."""
+        self.slow()
+        leader = self.ask("GET", OPEN, self.target)
+        (response,) = self.upstream.responses
+        response.send(BLOB[:1000])
+        follower = self.ask("GET", OPEN, self.target)
+        leader.answer()
+        leader.leave()
+        response.send(BLOB[1000:])
+        response.end()
+        self.assertEqual(follower.answer().body, BLOB)
+        self.assertTrue(self.stored(BLOB))
+        self.assertAsked(f"GET {self.url}")
+
+    def test_all_leave(self) -> None:
+        """Also when nobody waits for it any more, whenever they left."""
+        self.slow()
+        client = self.ask("GET", OPEN, self.target)
+        client.leave()
+        (response,) = self.upstream.responses
+        response.send(BLOB)
+        response.end()
+        self.assertTrue(self.stored(BLOB))
+        self.assertEqual(self.get(OPEN, self.target)["Cache-Status"], "regproxy; hit")
+        self.assertAsked(f"GET {self.url}")
+
+    def test_leaves_before_the_answer(self) -> None:
+        pending: Deferred[Reply] = Deferred()
+        self.upstream.on("GET", self.url, pending)
+        self.ask("GET", OPEN, self.target).leave()
+        pending.callback(Reply(200, {}, BLOB))
+        self.assertTrue(self.stored(BLOB))
+
+    def test_leaves_before_a_refusal(self) -> None:
+        """An answer that nobody waits for any more, and that is not stored, is dropped."""
+        pending: Deferred[Reply] = Deferred()
+        self.upstream.on("GET", self.url, pending)
+        self.ask("GET", OPEN, self.target).leave()
+        pending.callback(Reply(404, {}, None))
+        (response,) = self.upstream.responses
+        self.assertTrue(response.aborted)
+
+    def test_mismatch(self) -> None:
+        """Wrong content: the connection is cut before the end, and nothing is kept."""
+        wrong = BLOB[:-1] + b"!"
+        self.slow()
+        client = self.ask("GET", OPEN, self.target)
+        (response,) = self.upstream.responses
+        response.send(wrong[:1000])
+        self.assertEqual(client.answer().body, wrong[:1000])
+        response.send(wrong[1000:])
+        response.end()
+        answer = client.answer()
+        self.assertEqual((answer.status, answer.whole), (200, False))
+        self.assertTrue(client.cut)
+        self.assertFalse(self.stored(BLOB) or self.stored(wrong))
+        self.assertEqual(os.listdir(self.root / "fills"), [])
+
+    def test_mismatch_of_unknown_length(self) -> None:
+        """With chunks the last one is missing."""
+        self.slow(length=-1)
+        client = self.ask("GET", OPEN, self.target)
+        (response,) = self.upstream.responses
+        response.send(b"wrong")
+        self.assertEqual(client.answer()["Transfer-Encoding"], "chunked")
+        response.end()
+        self.assertFalse(client.answer().whole)
+        self.assertTrue(client.cut)
+        self.assertFalse(self.stored(b"wrong"))
+
+    def test_mismatch_of_one_byte(self) -> None:
+        """Where not one byte has gone out yet the client gets an error it can read."""
+        target = self.upstream.serve_blob(OPEN, "some/app", b"a")
+        self.upstream.on("GET", OPEN + target, Reply(200, {}, b"b"))
+        answer = self.get(OPEN, target)
+        self.assertEqual(answer.status, 502)
+        self.assertEqual(answer.error["code"], "UNAVAILABLE")
+        self.assertIsNone(answer["ETag"])
+        self.assertIsNone(answer["Docker-Content-Digest"])
+
+    def test_too_long(self) -> None:
+        """More bytes than announced are no content, whatever the rest is."""
+        self.slow(length=10)
+        client = self.ask("GET", OPEN, self.target)
+        (response,) = self.upstream.responses
+        response.send(BLOB[:5])
+        self.assertEqual(client.answer().body, BLOB[:5])
+        response.send(BLOB[5:])
+        self.assertTrue(response.aborted)
+        self.assertFalse(client.answer().whole)
+        self.assertTrue(client.cut)
+
+    def test_broken_off(self) -> None:
+        """Nothing is kept of a part; the next client begins anew."""
+        self.slow()
+        client = self.ask("GET", OPEN, self.target)
+        self.upstream.responses[0].send(BLOB[:1000])
+        self.upstream.responses[0].break_off()
+        # However the rest is tried for, nobody takes the part for the whole.
+        self.assertFalse(client.answer().whole)
+        self.assertFalse(self.stored(BLOB))
+        client.leave()
+
+    def test_unknown_length(self) -> None:
+        """Content without a length is served in chunks."""
+        self.upstream.on("GET", self.url, Reply(200, {}, BLOB, -1))
+        answer = self.get(OPEN, self.target)
+        self.assertEqual((answer.body, answer.whole), (BLOB, True))
+        self.assertEqual(self.get(OPEN, self.target)["Content-Length"], str(len(BLOB)))
+
+    def test_empty(self) -> None:
+        """No bytes are content too."""
+        target = self.upstream.serve_blob(OPEN, "some/app", b"")
+        for _ in range(2):
+            answer = self.get(OPEN, target)
+            self.assertEqual((answer.status, answer["Content-Length"]), (200, "0"))
+        self.assertAsked(f"GET {OPEN}{target}")
+
+    def test_sha512(self) -> None:
+        """The other algorithm of the specification."""
+        digest = Digest.of(BLOB, "sha512")
+        target = f"/v2/some/app/blobs/{digest}"
+        self.upstream.on("GET", OPEN + target, Reply(200, {}, BLOB))
+        for _ in range(2):
+            self.assertEqual(self.get(OPEN, target).body, BLOB)
+        self.assertAsked(f"GET {OPEN}{target}")
+
+    def test_head_of_cold(self) -> None:
+        """A HEAD is a HEAD upstream too, and tells the length."""
+        answer = self.head(OPEN, self.target)
+        self.assertEqual((answer.status, answer["Content-Length"]), (200, str(len(BLOB))))
+        self.assertEqual(answer["Docker-Content-Digest"], DIGEST)
+        self.assertEqual(answer["Cache-Status"], "regproxy; fwd=miss")
+        self.assertAsked(f"HEAD {self.url}")
+        self.assertFalse(self.stored(BLOB))
+
+    def test_head_of_warm(self) -> None:
+        self.get(OPEN, self.target)
+        self.assertAsked(f"GET {self.url}")
+        answer = self.head(OPEN, self.target)
+        self.assertEqual((answer.status, answer["Content-Length"]), (200, str(len(BLOB))))
+        self.assertAsked()
+
+    def test_unreachable(self) -> None:
+        """All who wait at that registry are told."""
+        pending: Deferred[Reply] = Deferred()
+        self.upstream.on("GET", self.url, pending)
+        self.upstream.on("HEAD", self.url, UpstreamUnreachable("no route"))
+        client = self.ask("GET", OPEN, self.target)
+        pending.errback(Failure(UpstreamUnreachable("no route")))
+        answer = client.answer()
+        self.assertEqual(answer.status, 502)
+        self.assertEqual(answer["Proxy-Status"], "regproxy; error=destination_unavailable")
+        self.assertEqual(answer.error["message"], "no route")
+
+    def test_another_registry_is_unreachable(self) -> None:
+        """Who has followed a request to another registry goes and asks its own."""
+        pending: Deferred[Reply] = Deferred()
+        self.upstream.on("GET", self.url, pending)
+        self.upstream.serve_blob(OTHER, "mine", BLOB)
+        self.ask("GET", OPEN, self.target)
+        follower = self.ask("GET", OTHER, f"/v2/mine/blobs/{DIGEST}")
+        pending.errback(Failure(UpstreamUnreachable("no route")))
+        self.assertEqual(follower.answer().body, BLOB)
+
+    def test_asked_for_content_only(self) -> None:
+        """Of a client's fields only those go up that may change the content."""
+        self.get(OPEN, self.target, Accept="*/*", User_Agent="pull/1", Range="bytes=0-", X_Y="1")
+        (asked,) = self.upstream.asked
+        self.assertEqual(asked.headers.getRawHeaders("accept"), ["*/*"])
+        self.assertEqual(asked.headers.getRawHeaders("user-agent"), ["pull/1"])
+        self.assertFalse(asked.headers.hasHeader("range") or asked.headers.hasHeader("x-y"))
+
+    def test_index_fails(self) -> None:
+        """Content goes on when the index takes nothing: only shortcuts are lost."""
+        with patch.object(self.index, "put_membership", lambda *_: fail(IndexFailed("full"))):
+            self.assertEqual(self.get(OPEN, self.target).body, BLOB)
+            self.assertEqual(self.get(OPEN, self.target).body, BLOB)
+        self.assertAsked(f"GET {self.url}", f"HEAD {self.url}")
+
+    def test_disk_fails(self) -> None:
+        """When the store takes nothing the content passes uncached."""
+        fills = self.root / "fills"
+        fills.rmdir()
+        answer = self.get(OPEN, self.target)
+        self.assertEqual((answer.body, answer.whole), (BLOB, True))
+        self.assertEqual(answer["Cache-Status"], "regproxy; fwd=miss; detail=disk-error")
+        fills.mkdir()
+        self.assertEqual(self.get(OPEN, self.target)["Cache-Status"], "regproxy; fwd=miss; stored")
+
+    def test_no_descriptors(self) -> None:
+        """A transfer that cannot be read is not one that others wait for."""
+        with patch("os.dup", side_effect=OSError(24, "Too many open files")):
+            answer = self.get(OPEN, self.target)
+        self.assertEqual((answer.body, answer.whole), (BLOB, True))
+        self.assertEqual(self.get(OPEN, self.target).body, BLOB)
+        self.assertTrue(self.stored(BLOB))
+
+
+class ManifestTests(FrontTestCase):
+    """Manifests by digest are content like every other, but for what they may be."""
+
+    CONTENT = b'{"schemaVersion": 2}'
+
+    def test_type(self) -> None:
+        """The media type is upstream's, exactly, also from the store."""
+        self.upstream.serve_manifest(OPEN, "app", "x", self.CONTENT, "application/x.y+json; a=b")
+        target = f"/v2/app/manifests/{Digest.of(self.CONTENT)}"
+        for _ in range(2):
+            answer = self.get(OPEN, target)
+            self.assertEqual(answer["Content-Type"], "application/x.y+json; a=b")
+            self.assertEqual(answer.body, self.CONTENT)
+        self.assertAsked(f"GET {OPEN}{target}")
+
+    def test_too_large(self) -> None:
+        """One that is larger than any manifest is passed on."""
+        content = bytes(self.config.limits.manifest_size + 1)
+        self.upstream.serve_manifest(OPEN, "app", "x", content)
+        answer = self.get(OPEN, f"/v2/app/manifests/{Digest.of(content)}")
+        self.assertEqual(answer.body, content)
+        self.assertIn("manifest-too-large", answer["Cache-Status"] or "")
+        self.assertFalse(self.stored(content))
+
+
+class PrivateTests(FrontTestCase):
+    """A blob that Alice may read."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.target = self.upstream.serve_blob(OPEN, "some/app", BLOB)
+        self.url = OPEN + self.target
+
+    def refuse(self, code: int = 401, *methods: str) -> None:
+        """Upstream refuses from now on."""
+        headers = {"WWW-Authenticate": [BEARER, BASIC], "Content-Type": "text/plain"}
+        for method in methods or ("GET", "HEAD"):
+            self.upstream.on(method, self.url, Reply(code, headers, b"no"))
+
+    def test_refusal_of_cold(self) -> None:
+        """401, 403 and 404 are passed on as they are, each time anew."""
+        for code in 401, 403, 404:
+            for _ in range(2):
+                self.refuse(code)
+                answer = self.get(OPEN, self.target)
+                self.assertEqual((answer.status, answer.body), (code, b"no"))
+                self.assertEqual(answer["Content-Type"], "text/plain")
+                self.assertEqual(answer["WWW-Authenticate"], f"{BEARER}, {BASIC}")
+                self.assertAsked(f"GET {self.url}")
+        self.assertEqual(self.head(OPEN, self.target).status, 404)
+        self.assertAsked(f"HEAD {self.url}")
+
+    def test_refusal_is_not_shared(self) -> None:
+        """Who waits behind a client that is refused is asked for itself."""
+        pending: Deferred[Reply] = Deferred()
+        granted = Reply(200, {}, BLOB)
+        self.upstream.on("GET", self.url, pending, granted)
+        bob = self.ask("GET", OPEN, self.target, BOB)
+        alice = self.ask("GET", OPEN, self.target, ALICE)
+        pending.callback(Reply(403, {}, b"no"))
+        self.assertEqual(bob.answer().status, 403)
+        self.assertEqual(alice.answer().body, BLOB)
+        logins = [asked.authorization for asked in self.upstream.asked if asked.method == "GET"]
+        self.assertEqual(logins, [BOB.encode(), ALICE.encode()])
+
+    def test_other_login(self) -> None:
+        """What Alice brought, Bob gets only if upstream lets him."""
+        self.get(OPEN, self.target, ALICE)
+        self.assertAsked(f"GET {self.url}")
+        self.refuse()
+        for login in BOB, None:
+            for method in self.get, self.head:
+                answer = method(OPEN, self.target, login)
+                self.assertEqual(answer.status, 401)
+                self.assertEqual(answer["WWW-Authenticate"], f"{BEARER}, {BASIC}")
+                self.assertIsNone(answer["ETag"])
+                self.assertAsked(f"HEAD {self.url}")
+        self.assertEqual(self.get(OPEN, self.target, BOB).error["code"], "UNAUTHORIZED")
+        self.upstream.questions()
+        self.assertEqual(self.get(OPEN, self.target, ALICE).body, BLOB)
+        self.assertAsked()
+
+    def test_other_login_is_let(self) -> None:
+        """If it does, there is no second transfer, and the next time no question."""
+        self.get(OPEN, self.target, ALICE)
+        self.upstream.questions()
+        self.assertEqual(self.get(OPEN, self.target, BOB).body, BLOB)
+        self.assertEqual([a.authorization for a in self.upstream.asked], [BOB.encode()])
+        self.assertAsked(f"HEAD {self.url}")
+        self.assertEqual(self.get(OPEN, self.target, BOB).body, BLOB)
+        self.assertAsked()
+
+    def test_grant_ends(self) -> None:
+        """A login counts for five minutes, then upstream is asked again."""
+        self.get(OPEN, self.target, ALICE)
+        self.refuse()
+        self.clock.advance(299)
+        self.assertEqual(self.get(OPEN, self.target, ALICE).status, 200)
+        self.clock.advance(2)
+        self.assertEqual(self.get(OPEN, self.target, ALICE).status, 401)
+
+    def test_in_flight(self) -> None:
+        """What is still arriving is not given to others either."""
+        self.upstream.on("GET", self.url, Reply(200, {}, None, len(BLOB)))
+        alice = self.ask("GET", OPEN, self.target, ALICE)
+        (response,) = self.upstream.responses
+        response.send(BLOB[:100])
+        self.refuse(403)
+        bob = self.get(OPEN, self.target, BOB)
+        self.assertEqual((bob.status, bob.error["code"]), (403, "DENIED"))
+        response.send(BLOB[100:])
+        response.end()
+        self.assertEqual(alice.answer().body, BLOB)
+
+    def test_confirmation_fails(self) -> None:
+        """When upstream cannot say it, nobody gets it, and the answer says why."""
+        self.get(OPEN, self.target, ALICE)
+        for failure, token in (
+            (UpstreamTimeout("too slow"), "regproxy; error=connection_timeout"),
+            (Reply(500, {}, b"oops"), None),
+            (Reply(204), None),
+        ):
+            self.upstream.on("HEAD", self.url, failure)
+            answer = self.get(OPEN, self.target, BOB)
+            self.assertEqual(answer.status, 503)
+            self.assertIn("stored here", answer.error["message"])
+            self.assertEqual(answer["Proxy-Status"], token)
+
+    def test_rate_limit(self) -> None:
+        """A 429 is passed on with what the client should know."""
+        self.get(OPEN, self.target, ALICE)
+        headers = {"Retry-After": "7", "RateLimit-Remaining": "0;w=60"}
+        self.upstream.on("HEAD", self.url, Reply(429, headers))
+        answer = self.get(OPEN, self.target, BOB)
+        self.assertEqual((answer.status, answer["Retry-After"]), (429, "7"))
+        self.assertEqual(answer["RateLimit-Remaining"], "0;w=60")
+
+    def test_registry_without_head(self) -> None:
+        """Where HEAD is not allowed a GET confirms, and is not read."""
+        self.get(OPEN, self.target, ALICE)
+        self.upstream.on("HEAD", self.url, Reply(405))
+        self.upstream.on("GET", self.url, Reply(200, {}, None, len(BLOB)))
+        self.assertEqual(self.get(OPEN, self.target, BOB).body, BLOB)
+        self.assertTrue(self.upstream.responses[-1].aborted)
+
+    def test_one_question(self) -> None:
+        """Many requests of one login wait for one confirmation."""
+        self.get(OPEN, self.target, ALICE)
+        self.upstream.questions()
+        pending: Deferred[Reply] = Deferred()
+        self.upstream.on("HEAD", self.url, pending)
+        clients = [self.ask("GET", OPEN, self.target, BOB) for _ in range(3)]
+        clients[0].leave()
+        pending.callback(Reply(200, {}, BLOB))
+        for client in clients[1:]:
+            self.assertEqual(client.answer().body, BLOB)
+        self.assertAsked(f"HEAD {self.url}")
+
+
+class MembershipTests(FrontTestCase):
+    """A digest by itself is no authority."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.get(OPEN, self.upstream.serve_blob(OPEN, "mine", BLOB), ALICE)
+        self.upstream.questions()
+
+    def test_other_repository(self) -> None:
+        """Also who may read there has to be shown the very object there."""
+        target = f"/v2/yours/blobs/{DIGEST}"
+        for host, login in (OPEN, ALICE), (OTHER, ALICE), (TEAM, None), (WARY, None):
+            self.upstream.on("HEAD", host + target, Reply(404))
+            answer = self.get(host, target, login)
+            self.assertEqual((answer.status, answer.error["code"]), (404, "NAME_UNKNOWN"))
+            self.assertAsked(f"HEAD {host}{target}")
+
+    def test_confirmed(self) -> None:
+        """Then it is served without a second transfer, and from then on without a question."""
+        target = f"/v2/yours/blobs/{DIGEST}"
+        for host in OTHER, TEAM:
+            self.upstream.on("HEAD", host + target, Reply(200, {"Content-Type": "text/x"}, BLOB))
+            for _ in range(2):
+                answer = self.get(host, target)
+                self.assertEqual((answer.body, answer["Content-Type"]), (BLOB, "text/x"))
+                self.assertEqual(answer["Cache-Status"], "regproxy; hit")
+            self.assertAsked(f"HEAD {host}{target}")
+
+    def test_offline(self) -> None:
+        """Known content of a shared registry needs no upstream; unknown content needs it."""
+        target = self.upstream.serve_blob(TEAM, "app", b"shared")
+        self.get(TEAM, target)
+        down = UpstreamUnreachable("down")
+        self.upstream.on("HEAD", TEAM + target, down)
+        self.upstream.on("HEAD", f"{TEAM}/v2/app/blobs/{DIGEST}", down)
+        self.assertEqual(self.get(TEAM, target, BOB).body, b"shared")
+        self.assertEqual(self.get(TEAM, f"/v2/app/blobs/{DIGEST}").status, 503)
+
+    def test_proxys_login_makes_nothing_public(self) -> None:
+        """What the proxy read with its own login is not public when the rules change."""
+        target = self.upstream.serve_blob(TEAM, "app", b"secret")
+        self.assertEqual(self.get(TEAM, target).body, b"secret")
+        registries = dict(self.config.registries)
+        (team,) = (host for host in registries if str(host) == TEAM)
+        (open_,) = (host for host in registries if str(host) == OPEN)
+        registries[team] = registries[open_]
+        self.start(type(self.config)(self.config.data, registries=registries))
+        self.upstream.on("HEAD", TEAM + target, Reply(401, {"WWW-Authenticate": BASIC}))
+        self.assertEqual(self.get(TEAM, target).status, 401)
+
+    def test_stored_file_is_the_same(self) -> None:
+        """There is one file, whoever brought it."""
+        self.upstream.serve_blob(OTHER, "yours", BLOB)
+        self.get(OTHER, f"/v2/yours/blobs/{DIGEST}")
+        files = [path for path in Path(self.root / "blobs").rglob("*") if path.is_file()]
+        self.assertEqual(len(files), 1)

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from regproxy.oci.names import Digest, Host, Repository, Tag
+from regproxy.store import index as index_module
+from regproxy.store.errors import IndexFailed, StoreUnusable
+from regproxy.store.index import Index, TagEntry, TagKey
+from tests.support.workers import Later, Now
+
+HOST = Host("registry.example.test")
+OTHER_HOST = Host("registry.example.test", 5000)
+DEBIAN = Repository("library/debian")
+ALPINE = Repository("library/alpine")
+LATEST = Tag("latest")
+ONE, TWO = Digest.of(b"one"), Digest.of(b"two", "sha512")
+TYPE = "application/vnd.oci.image.manifest.v1+json"
+
+
+class IndexCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        self.path = directory / "index.sqlite3"
+
+    def open(self) -> Index:
+        """The index, opened as by a process of its own."""
+        index = Index(self.path, Now())
+        index.open()
+        self.addCleanup(index.close)
+        return index
+
+
+class OpenTests(IndexCase):
+    def test_fresh_process_on_an_old_file(self) -> None:
+        key = TagKey(HOST, DEBIAN, LATEST, "*/*")
+        old = Index(self.path, Now())
+        old.open()
+        old.put_tag(key, TagEntry(ONE, TYPE, 1.5))
+        old.close()
+        self.assertEqual(self.open().tag(key), TagEntry(ONE, TYPE, 1.5))
+
+    def unusable(self) -> str:
+        return str(self.assertRaises(StoreUnusable, Index(self.path, Now()).open))
+
+    def test_version_of_the_future(self) -> None:
+        connection = sqlite3.connect(self.path)
+        connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        text = self.unusable()
+        for part in (str(self.path), "version 99", "move the file away"):
+            self.assertIn(part, text)
+        # It is let go of, and left as it was.
+        connection = sqlite3.connect(self.path, timeout=0)
+        connection.execute("BEGIN EXCLUSIVE")
+        self.assertEqual(connection.execute("SELECT * FROM sqlite_master").fetchall(), [])
+        connection.close()
+
+    def test_no_database(self) -> None:
+        self.path.write_bytes(b"something else, and of some length" * 100)
+        text = self.unusable()
+        self.assertIn(str(self.path), text)
+        self.assertIn("move the file away", text)
+
+    def test_no_directory(self) -> None:
+        self.path = self.path.parent / "missing" / "index.sqlite3"
+        self.assertIn("missing", self.unusable())
+
+    def test_opened_after_it_was_unusable(self) -> None:
+        self.test_no_database()
+        self.path.unlink()
+        self.open()
+
+    def test_one_process_at_a_time(self) -> None:
+        """SQLite refuses one of two that switch a new file to WAL at once, and does not wait."""
+        lock = os.open(self.path.parent, os.O_RDONLY)
+        self.addCleanup(os.close, lock)
+        flock = fcntl.flock
+
+        def other_is_first(descriptor: int, operation: int) -> None:
+            self.assertFalse(self.path.exists())
+            flock(lock, fcntl.LOCK_EX)
+            with self.assertRaises(BlockingIOError):
+                flock(descriptor, operation | fcntl.LOCK_NB)
+            flock(lock, fcntl.LOCK_UN)
+            flock(descriptor, operation)
+
+        self.patch(fcntl, "flock", other_is_first)
+        self.open()
+        # It is let go of.
+        flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class TagTests(IndexCase):
+    def test_every_part_of_the_key_counts(self) -> None:
+        index = self.open()
+        key = TagKey(HOST, DEBIAN, LATEST, "a/b")
+        index.put_tag(key, TagEntry(ONE, TYPE, 1.0))
+        for other in (
+            TagKey(OTHER_HOST, DEBIAN, LATEST, "a/b"),
+            TagKey(HOST, ALPINE, LATEST, "a/b"),
+            TagKey(HOST, DEBIAN, Tag("stable"), "a/b"),
+            TagKey(HOST, DEBIAN, LATEST, "a/c"),
+        ):
+            self.assertIsNone(index.tag(other))
+        self.assertEqual(index.tag(key), TagEntry(ONE, TYPE, 1.0))
+
+    def test_drop(self) -> None:
+        index = self.open()
+        keys = [TagKey(HOST, DEBIAN, LATEST, accept) for accept in ("a/b", "a/c")]
+        kept = TagKey(HOST, ALPINE, LATEST, "a/b")
+        for key in (*keys, kept):
+            index.put_tag(key, TagEntry(ONE, TYPE, 1.0))
+        self.successResultOf(index.drop_tag(HOST, DEBIAN, LATEST))
+        self.assertEqual([index.tag(key) for key in keys], [None, None])
+        self.assertIsNotNone(index.tag(kept))
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([HOST, OTHER_HOST]),
+                st.sampled_from([DEBIAN, ALPINE]),
+                st.sampled_from(["", "*/*"]),
+                st.sampled_from([ONE, TWO]),
+                st.floats(0, 1e10),
+            )
+        )
+    )
+    def test_last_write_is_read(
+        self, writes: list[tuple[Host, Repository, str, Digest, float]]
+    ) -> None:
+        """By the process that wrote it and by another one."""
+        self.path.unlink(missing_ok=True)
+        writer, reader = Index(self.path, Now()), Index(self.path, Now())
+        writer.open()
+        reader.open()
+        expected = {}
+        try:
+            for host, repository, accept, digest, when in writes:
+                key = TagKey(host, repository, LATEST, accept)
+                expected[key] = TagEntry(digest, TYPE, when)
+                self.successResultOf(writer.put_tag(key, expected[key]))
+                for key, entry in expected.items():
+                    self.assertEqual(writer.tag(key), entry)
+                    self.assertEqual(reader.tag(key), entry)
+        finally:
+            writer.close()
+            reader.close()
+
+
+class ContentTests(IndexCase):
+    def test_membership(self) -> None:
+        index = self.open()
+        self.assertIsNone(index.membership(HOST, DEBIAN, ONE))
+        index.put_membership(HOST, DEBIAN, ONE, "a/b")
+        index.put_membership(HOST, DEBIAN, ONE, TYPE)
+        self.assertEqual(index.membership(HOST, DEBIAN, ONE), TYPE)
+        self.assertIsNone(index.membership(HOST, ALPINE, ONE))
+        self.assertIsNone(index.membership(OTHER_HOST, DEBIAN, ONE))
+        self.assertIsNone(index.membership(HOST, DEBIAN, TWO))
+
+    def test_last_access(self) -> None:
+        index = self.open()
+        self.assertIsNone(index.last_access(ONE))
+        index.put_content(ONE, 3, 10.0)
+        index.put_content(TWO, 3, 10.0)
+        self.assertEqual(index.last_access(ONE), 10.0)
+        index.touch({ONE: 20.0, Digest.of(b"evicted meanwhile"): 20.0})
+        self.assertEqual((index.last_access(ONE), index.last_access(TWO)), (20.0, 10.0))
+        index.put_content(TWO, 3, 30.0)
+        self.assertEqual(index.last_access(TWO), 30.0)
+
+
+class ConcurrencyTests(IndexCase):
+    def test_writes_are_done_by_the_workers(self) -> None:
+        workers = Later()
+        index = Index(self.path, workers)
+        index.open()
+        self.addCleanup(index.close)
+        writing = index.put_content(ONE, 3, 10.0)
+        self.assertIsNone(index.last_access(ONE))
+        self.assertNoResult(writing)
+        workers.all()
+        self.successResultOf(writing)
+        self.assertEqual(index.last_access(ONE), 10.0)
+
+    def test_two_processes_write(self) -> None:
+        first, second = self.open(), self.open()
+        for number in range(10):
+            for index in (first, second):
+                digest = Digest.of(b"%d" % number)
+                self.successResultOf(index.put_content(digest, number, float(number)))
+        self.assertEqual(second.last_access(Digest.of(b"9")), 9.0)
+
+    def test_read_while_another_process_writes(self) -> None:
+        """Readers never wait for the writer."""
+        index = self.open()
+        index.put_content(ONE, 3, 10.0)
+        other = sqlite3.connect(self.path)
+        self.addCleanup(other.close)
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("DELETE FROM content")
+        self.assertEqual(index.last_access(ONE), 10.0)
+
+    def test_lock_is_never_let_go(self) -> None:
+        self.patch(index_module, "_BUSY_TIMEOUT_MS", 1)
+        index = self.open()
+        other = sqlite3.connect(self.path)
+        self.addCleanup(other.close)
+        other.execute("BEGIN EXCLUSIVE")
+        failure = self.failureResultOf(index.put_content(ONE, 3, 10.0), IndexFailed)
+        self.assertIn("locked", str(failure.value))
+        other.rollback()
+        self.successResultOf(index.put_content(ONE, 3, 10.0))
+
+    def test_read_fails(self) -> None:
+        index = self.open()
+        other = sqlite3.connect(self.path)
+        other.execute("DROP TABLE content")
+        other.close()
+        error = self.assertRaises(IndexFailed, index.last_access, ONE)
+        self.assertIn(str(self.path), str(error))

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SynchronousTestCase
+
+from regproxy.web.channel import StrictChannel
+from tests.support.sites import LIMITS, House, Response, responses
+from tests.support.streams import MemoryStream
+
+HOST = b"Host: r.test\r\n"
+GOOD = b"GET /v2/ HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+class ChannelCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.house = House()
+        self.stream = self.house.connect()
+
+    def tearDown(self) -> None:
+        self.stream.lose(ConnectionDone())
+        self.assertEqual(self.house.clock.getDelayedCalls(), [])
+
+    def take(self) -> list[Response]:
+        return responses(self.stream.take())
+
+    def advance(self, seconds: float) -> None:
+        self.house.clock.advance(seconds)
+
+
+class MalformedTests(ChannelCase):
+    """A malformed head gets its status, words that a registry client shows, and a log line."""
+
+    def check_refused(self, data: bytes, status: int, *, rest: bytes = GOOD) -> str:
+        house = House()
+        stream = house.connect()
+        stream.send(data + rest)
+        stream.send(rest)
+        taken = stream.take()
+        stream.finish()
+        (response,) = responses(taken)
+        self.assertEqual(response.status, status, data)
+        self.assertEqual(response.headers["content-type"], "application/json")
+        self.assertEqual(response.headers["connection"], "close")
+        (error,) = response.json["errors"]
+        self.assertEqual(error["code"], "UNSUPPORTED")
+        self.assertTrue(stream.disconnecting)
+        self.assertEqual(house.statuses, [status])
+        self.assertEqual(house.log.records[0].reason, error["message"])
+        self.assertEqual(house.clock.getDelayedCalls(), [])
+        message: str = error["message"]
+        return message
+
+    def test_request_line(self) -> None:
+        for line in (
+            b"GET /",
+            b"GET  / HTTP/1.1",
+            b"GET / HTTP/2.0",
+            b"GET / HTTP/0.9",
+            b"GET / http/1.1",
+            b"G@T / HTTP/1.1",
+            b"GET /\x00 HTTP/1.1",
+            b"\x16\x03\x01\x02",
+            b" GET / HTTP/1.1",
+        ):
+            self.check_refused(line + b"\r\n" + HOST + b"\r\n", 400)
+
+    def test_fields(self) -> None:
+        for field in (
+            b"no colon",
+            b"Space : x",
+            b": x",
+            b"Nul: \x00",
+            b"Bare: a\rb",
+            b"Bare: a\nb",
+            b"Folded: a\r\n b",
+            b"Folded: a\r\n\tb",
+            b"Content-Length: -1",
+            b"Content-Length: +1",
+            b"Content-Length: 1, 1",
+            b"Content-Length: 0x10",
+            b"Content-Length: 1\r\nContent-Length: 1",
+            b"Content-Length: 1\r\nTransfer-Encoding: chunked",
+            b"Transfer-Encoding: gzip",
+            b"Transfer-Encoding: gzip, chunked",
+            b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            # More digits than int() takes.
+            b"Content-Length: " + b"9" * 5000,
+        ):
+            self.check_refused(b"GET / HTTP/1.1\r\n" + HOST + field + b"\r\n\r\n", 400)
+
+    def test_folding_is_named(self) -> None:
+        message = self.check_refused(b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400)
+        self.assertIn("white space", message)
+
+    def test_too_large(self) -> None:
+        for head in (
+            b"GET /" + b"x" * 17000 + b" HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nA: " + b"x" * 17000 + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\n" + (b"A: " + b"x" * 1000 + b"\r\n") * 17 + b"\r\n",
+            b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 501 + b"\r\n",
+            b"x" * 17000,
+        ):
+            self.check_refused(head, 431)
+
+    def test_body(self) -> None:
+        head = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        for body in (b"x\r\n", b"-1\r\n", b"1\r\nabc", b"1" * 2000, b"0\r\n" + b"a" * 70_000):
+            self.check_refused(head + body, 400)
+
+    def test_nothing_is_answered_after_a_refusal(self) -> None:
+        """twisted.web would take the trailer's rest for the end of a good request."""
+        self.stream.send(b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+        self.stream.send(b"A: " + b"x" * 70_000 + b"\r\n")
+        self.stream.send(b"\r\n" + GOOD)
+        self.assertEqual([response.status for response in self.take()], [400])
+
+    def test_earlier_answers_stand(self) -> None:
+        self.stream.send(GOOD + b"nonsense\r\n\r\n" + GOOD)
+        self.assertEqual([response.status for response in self.take()], [200, 400])
+        self.assertEqual(self.house.statuses, [200, 400])
+
+    def test_way_in_is_logged(self) -> None:
+        self.stream.send(b"nonsense\r\n\r\n")
+        (record,) = self.house.log.records
+        self.assertEqual((record.way, record.method, record.client), ("proxy", "", "192.168.1.1"))
+
+
+# What a client may send on one connection, and how each is answered.
+REQUESTS = [
+    (GOOD, 200),
+    (b"HEAD /v2/ HTTP/1.1\r\n" + HOST + b"\r\n", 200),
+    (b"POST /up HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello", 200),
+    (
+        b"POST /up HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nTrailer: x\r\n\r\n",
+        200,
+    ),
+    (b"\r\n" + GOOD, 200),
+    (b"GET /v2/ HTTP/1.1\r\n\r\n", 400),
+    (b"GET /v2/ HTTP/1.1\r\n" + HOST + HOST + b"\r\n", 400),
+    (b"GET http://other.test/ HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+    (b"GET /v2/ HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
+    (b"GET /v2/ HTTP/1.1\r\nA: " + b"x" * 17000 + b"\r\n\r\n", 431),
+    (b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+]
+
+
+class SplitTests(SynchronousTestCase):
+    """TCP knows no messages: where a stream is cut changes nothing."""
+
+    @settings(deadline=None)
+    @given(st.lists(st.sampled_from(REQUESTS), max_size=5), st.data())
+    def test_every_split(self, requests: list[tuple[bytes, int]], data: st.DataObject) -> None:
+        stream = b"".join(text for text, _ in requests)
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+        pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+        self.assertEqual(self.answers(requests, pieces), self.answers(requests, [stream]))
+
+    def test_every_byte_alone(self) -> None:
+        for request in REQUESTS:
+            stream = GOOD + request[0] + GOOD
+            pieces = [stream[at : at + 1] for at in range(len(stream))]
+            requests = [(GOOD, 200), request, (GOOD, 200)]
+            self.assertEqual(self.answers(requests, pieces), self.answers(requests, [stream]))
+
+    def answers(self, requests: list[tuple[bytes, int]], pieces: list[bytes]) -> list[Response]:
+        expected = []
+        for _, status in requests:
+            expected.append(status)
+            if status != 200:
+                break
+        house = House()
+        stream = house.connect()
+        for piece in pieces:
+            if stream.reading:
+                stream.send(piece)
+        taken = stream.take()
+        stream.finish()
+        methods = [text.split()[0].decode() for text, _ in requests]
+        answers = responses(taken, *methods)
+        self.assertEqual([answer.status for answer in answers], expected)
+        self.assertEqual(house.statuses, expected)
+        self.assertEqual(house.clock.getDelayedCalls(), [])
+        for answer in answers:
+            # The clock on the wall goes on meanwhile.
+            answer.headers.pop("date", None)
+        return answers
+
+
+class HeadDeadlineTests(ChannelCase):
+    """A head has an absolute deadline, however it drips."""
+
+    def check_timed_out(self) -> None:
+        self.assertEqual([response.status for response in self.take()], [408])
+        self.assertEqual(self.house.statuses[-1], 408)
+
+    def drip(self, data: bytes) -> None:
+        for at in range(len(data)):
+            if self.stream.reading:
+                self.stream.send(data[at : at + 1])
+                self.advance(1)
+
+    def test_nothing_comes(self) -> None:
+        self.advance(LIMITS.head)
+        self.check_timed_out()
+
+    def test_head_drips(self) -> None:
+        self.drip(b"GET / HTTP/1.1\r\n" + b"A: " + b"x" * 100)
+        self.check_timed_out()
+
+    def test_request_line_drips(self) -> None:
+        self.drip(b"GET /" + b"x" * 100)
+        self.check_timed_out()
+
+    def test_second_head_drips(self) -> None:
+        self.stream.send(GOOD)
+        self.assertEqual(len(self.take()), 1)
+        self.advance(LIMITS.head + 1)
+        self.drip(b"GET /" + b"x" * 100)
+        self.check_timed_out()
+
+    def test_second_head_begins_with_the_first(self) -> None:
+        """Its beginning waits in the buffer while the first request is answered."""
+        self.stream.send(GOOD + b"GET /")
+        self.assertEqual(len(self.take()), 1)
+        self.advance(LIMITS.head)
+        self.check_timed_out()
+
+    def test_does_not_run_while_a_request_is_answered(self) -> None:
+        house = House.answering(lambda request: None)
+        stream = house.connect()
+        stream.send(GOOD + b"GET /")
+        house.clock.advance(10 * LIMITS.idle)
+        self.assertEqual(stream.take(), b"")
+        stream.lose(ConnectionDone())
+
+    def test_does_not_run_while_a_body_comes(self) -> None:
+        self.stream.send(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\n")
+        self.drip(b"x" * 100)
+        self.assertEqual([response.status for response in self.take()], [200])
+
+    def test_idle(self) -> None:
+        self.stream.send(GOOD)
+        self.take()
+        self.advance(LIMITS.idle)
+        self.assertTrue(self.stream.disconnecting)
+        self.assertEqual(self.house.statuses, [200])
+
+    def test_body_stops(self) -> None:
+        self.stream.send(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\nxxx")
+        self.advance(LIMITS.idle)
+        self.assertEqual(self.take(), [])
+        self.assertTrue(self.stream.lost)
+        self.assertEqual(self.house.statuses, [499])
+
+
+class CloseTests(ChannelCase):
+    """A close is waited for, but not for ever."""
+
+    def close(self) -> None:
+        self.stream.send(b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+        self.assertTrue(self.stream.disconnecting)
+
+    def test_client_takes_its_time(self) -> None:
+        """What is written is not cut off after a mere 15 seconds."""
+        self.close()
+        self.advance(LIMITS.stall - 1)
+        self.assertFalse(self.stream.aborted)
+        self.assertEqual([response.status for response in self.take()], [200])
+        self.assertTrue(self.stream.lost)
+
+    def test_client_takes_nothing(self) -> None:
+        self.close()
+        self.advance(LIMITS.stall)
+        self.assertTrue(self.stream.aborted)
+
+    def test_refused_client_takes_nothing(self) -> None:
+        self.stream.send(b"nonsense\r\n\r\n")
+        assert StrictChannel.abortTimeout is not None
+        self.advance(StrictChannel.abortTimeout)
+        self.assertTrue(self.stream.aborted)
+
+    def test_nothing_that_follows_is_read(self) -> None:
+        """TLS still delivers what came before the peer agreed to the close."""
+        self.close()
+        self.stream.send(GOOD)
+        self.assertEqual(len(self.take()), 1)
+        self.assertEqual(self.house.statuses, [200])
+
+
+class IncompleteTests(ChannelCase):
+    """A client that leaves before its request is whole is logged, without a traceback."""
+
+    def test_leaves(self) -> None:
+        for data, statuses in (
+            (b"", []),
+            (b"GE", []),
+            (b"GET / HTTP/1.1\r\n", [499]),
+            (b"GET / HTTP/1.1\r\nHost: r.t", [499]),
+            (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\nxxx", [499]),
+            (GOOD + b"GET / HTTP/1.1\r\n", [200, 499]),
+        ):
+            house = House()
+            stream: MemoryStream = house.connect()
+            stream.send(data)
+            stream.finish()
+            self.assertEqual(house.statuses, statuses, data)
+            self.assertEqual(house.clock.getDelayedCalls(), [])
