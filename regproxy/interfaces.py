@@ -34,10 +34,11 @@ class IBlob(Interface):
     def readable(offset: int) -> int:
         """How many bytes can be read now from *offset* on, without waiting."""
 
-    def when_changed() -> Deferred[None]:
-        """Fires when more bytes became readable or the content was verified.
+    def when_readable(offset: int, end: int | None) -> Deferred[None]:
+        """Fires when something changed: more bytes became readable, or the content verified.
 
-        Fails with what ended the transfer when it will never be whole.
+        A reader waits at *offset* and will stop at *end* (None: at the content's end).
+        Fails with what ended the transfer when the content will never be whole.
         """
 
     def read(offset: int, length: int) -> Deferred[bytes]:

@@ -108,13 +108,16 @@ class ListenerService(Service):
 
     It is bound before privileges are dropped; when that fails the program ends with one
     line that says why, where twistd would show a traceback.
+
+    Attributes:
+        port: the port while it listens.
     """
 
     def __init__(self, reactor: Any, description: str, factory: IProtocolFactory) -> None:
         self._reactor = reactor
         self._description = description
         self._factory = factory
-        self._port: IListeningPort | None = None
+        self.port: IListeningPort | None = None
 
     def privilegedStartService(self) -> None:
         """Bind and listen."""
@@ -131,11 +134,11 @@ class ListenerService(Service):
     def stopService(self) -> Deferred[Any]:
         """Accept no more connections."""
         super().stopService()
-        port, self._port = self._port, None
+        port, self.port = self.port, None
         return maybeDeferred(lambda: None if port is None else port.stopListening())
 
     def _listening(self, port: IListeningPort) -> None:
-        self._port = port
+        self.port = port
 
 
 class StoreService(Service):

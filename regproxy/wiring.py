@@ -29,6 +29,7 @@ from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
 from regproxy.management.site import Facts, ManagementSite
 from regproxy.oci.names import HTTPS_PORT, Host
 from regproxy.policy.addresses import AddressGuard, AllowEntry
+from regproxy.policy.filling import FillRules
 from regproxy.policy.interception import decide
 from regproxy.registry.content import ContentService
 from regproxy.registry.grants import Grants
@@ -117,7 +118,12 @@ class House:
         credentials = Credentials(reactor, config.credentials, os.environ)
         upstream = Upstream(reactor, config, _tls_policy, credentials)
         content = ContentService(
-            foundation.store, upstream, foundation.grants, config.limits, reactor
+            foundation.store,
+            upstream,
+            foundation.grants,
+            config.limits,
+            FillRules(finish_abandoned=config.cache.finish_abandoned),
+            reactor,
         )
         tags = TagService(
             content,

@@ -178,6 +178,9 @@ class CacheSection:
     """
 
     directory: Path | None = None
+    # Content up to this size is fetched to the end when all its clients have left;
+    # of larger content more than half has to be here.
+    finish_abandoned: int = GiB
     max_size: int = 32 * GiB
     inactive: float = 60 * DAY
     min_free: int = 0
@@ -236,6 +239,8 @@ class LimitsSection:
     # containerd 2.3 gives up when response headers take 30 s.
     upstream_head: float = 25.0
     upstream_idle: float = 60.0
+    # Bytes a second, over upstream_idle seconds, below which a body counts as stalled.
+    upstream_rate: int = 512
     upstream_head_size: int = 64 * 1024
     # The distribution specification asks registries to take manifests of at
     # least 4 MiB; Docker's client reads no more than that.

@@ -84,6 +84,11 @@ def parse_range(header: bytes | None, size: int) -> Whole | Satisfiable | Unsati
     return Satisfiable(tuple(ranges))
 
 
+def range_of(start: int, end: int | None) -> bytes:
+    """The Range that asks for the bytes from *start* up to but without *end*, None for all."""
+    return b"bytes=%d-" % start if end is None else b"bytes=%d-%d" % (start, end - 1)
+
+
 def content_range(start: int, end: int, size: int) -> bytes:
     """The Content-Range of a 206 with the bytes from *start* up to but without *end*."""
     return b"bytes %d-%d/%d" % (start, end - 1, size)

@@ -59,6 +59,7 @@ class FillState:
         self.size = size
         self.stored = Spans(stored)
         self.hashed = 0
+        self._was_verified = False
         # On disk, or on the way there.
         self._taken = Spans(self.stored)
 
@@ -68,8 +69,6 @@ class FillState:
         return self.phase in (Phase.VERIFIED, Phase.COMMITTED) or (
             self.phase is Phase.FAILED and self._was_verified
         )
-
-    _was_verified = False
 
     @property
     def over(self) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 
@@ -31,7 +32,8 @@ class Ask:
     section: RegistrySection
     route: Route
     headers: Headers
-    authorization: bytes | None
+    # Not in the repr: it would reach logs and tracebacks.
+    authorization: bytes | None = field(repr=False)
     body: IBodyProducer | None = None
 
     @property
@@ -74,6 +76,7 @@ class Content:
     Attributes:
         age: seconds since upstream was last asked, for what may change; None otherwise.
         warning: what the client should know about a late answer.
+        straight: gets the same content straight from upstream, should the disk fail.
     """
 
     blob: IBlob
@@ -82,6 +85,7 @@ class Content:
     status: CacheStatus
     age: float | None = None
     warning: str | None = None
+    straight: Callable[[], Awaitable[IBlob]] | None = None
 
 
 @frozen

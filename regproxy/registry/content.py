@@ -12,18 +12,20 @@ The order of the questions, for every GET and HEAD:
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from regproxy.config.model import LimitsSection
-from regproxy.interfaces import IUpstream
+from regproxy.interfaces import IBlob, IUpstream
 from regproxy.oci.errors import RegistryError, Unavailable
 from regproxy.oci.names import Digest, Host, Repository
+from regproxy.oci.ranges import range_of
 from regproxy.policy.access import may_read
 from regproxy.policy.caching import (
     HIT,
@@ -32,6 +34,7 @@ from regproxy.policy.caching import (
     NoStore,
     why_not_stored,
 )
+from regproxy.policy.filling import FillRules
 from regproxy.registry.ask import (
     Answer,
     Ask,
@@ -44,15 +47,17 @@ from regproxy.registry.ask import (
 )
 from regproxy.registry.errors import answer_to
 from regproxy.registry.grants import Grants
-from regproxy.registry.transfer import receive
+from regproxy.registry.straight import StraightBlob
+from regproxy.registry.transfer import Transfer
 from regproxy.registry.waiting import Leaders
 from regproxy.store.errors import StoreError
-from regproxy.store.fill import Fill, FillReader
 from regproxy.store.store import Store
 from regproxy.upstream.body import discard
-from regproxy.upstream.errors import UpstreamError
+from regproxy.upstream.errors import UpstreamBroken, UpstreamError
 
 # The registry cannot be asked without a transfer.
+# Logins that a transfer may go on with.
+MAX_ASKS: Final = 4
 NO_HEAD: Final = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
 
 
@@ -100,8 +105,10 @@ class ContentService:
         upstream: IUpstream,
         grants: Grants,
         limits: LimitsSection,
+        rules: FillRules,
         clock: IReactorTime,
     ) -> None:
+        self._rules = rules
         self._store = store
         self._upstream = upstream
         self._grants = grants
@@ -111,6 +118,8 @@ class ContentService:
         # Where the one asks who leads: a digest may be wanted from several places.
         self._asked: dict[Digest, Host] = {}
         self._confirming = Leaders()
+        # In whose name each transfer may ask upstream again, the latest last.
+        self._asks: dict[Digest, list[tuple[Ask, Wanted]]] = {}
 
     async def answer(self, ask: Ask, wanted: Wanted) -> Answer:
         """Answer a GET or HEAD.
@@ -122,7 +131,7 @@ class ContentService:
         while True:
             if self.is_here(wanted.digest) or wanted.digest in self._fetching:
                 media_type = await self.authorise(ask, wanted)
-                content = self.hold(wanted, media_type)
+                content = self.hold(ask, wanted, media_type)
                 if content is not None:
                     return content
                 if wanted.digest in self._fetching:
@@ -130,24 +139,27 @@ class ContentService:
                 continue
             if ask.method == b"HEAD":
                 return await self._describe(ask, wanted)
-            return await self._fetch(ask, wanted)
+            return await self._lead(wanted, self._open(ask, wanted))
 
     def is_here(self, digest: Digest) -> bool:
         """Whether the content is stored or arriving."""
         return self._store.filling(digest) is not None or self._store.has(digest)
 
     def hold(
-        self, wanted: Wanted, media_type: str, status: CacheStatus | None = None
+        self, ask: Ask, wanted: Wanted, media_type: str, status: CacheStatus | None = None
     ) -> Content | None:
         """The content if it is here or arriving, to be closed by the caller."""
         blob = self._store.open(wanted.digest)
         if blob is not None:
-            return Content(blob, wanted.kind, media_type, status or HIT)
+            return self._content(blob, wanted, media_type, status or HIT, [(ask, wanted)])
         fill = self._store.filling(wanted.digest)
         if fill is None:
             return None
+        asks = self._asks.get(wanted.digest, [])
+        # Should the transfer have to ask again, the latest login is the freshest.
+        asks[:] = [*asks[1 - MAX_ASKS :], (ask, wanted)]
         collapsed = status or CacheStatus(Forward.MISS, collapsed=True)
-        return Content(fill.reader(), wanted.kind, media_type, collapsed)
+        return self._content(fill.reader(), wanted, media_type, collapsed, asks)
 
     async def authorise(self, ask: Ask, wanted: Wanted) -> str:
         """See that this client may read *wanted*; its media type in this repository.
@@ -217,23 +229,75 @@ class ContentService:
 
         Content that is here already, or on its way, is not transferred again.
         """
-        media_type = await self.learn(ask, wanted, media_type_of(response))
-        held = self.hold(wanted, media_type)
-        if held is not None:
+        await self.learn(ask, wanted, media_type_of(response))
+        if self.is_here(wanted.digest) or wanted.digest in self._fetching:
             discard(response)
-            return held
+            return await self.answer(ask, wanted)
+        return await self._lead(wanted, self._begin(ask, wanted, response))
+
+    async def _begin(self, ask: Ask, wanted: Wanted, response: IResponse) -> Answer:
+        """Begin the one transfer, with its first answer."""
+        media_type = media_type_of(response)
+        status = CacheStatus(Forward.MISS, stored=True)
+        asks = [(ask, wanted)]
         try:
-            fill = await self._store.begin(wanted.digest, length_of(response))
-            # The reader is made first: a small body may be whole before receive() returns.
-            reader = _reader(fill)
+            fill = await self._store.begin(wanted.digest, _whole_length(response))
         except OSError as error:
             self._log.error(
                 "The store takes nothing, content passes uncached: {reason}", reason=str(error)
             )
-            return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.DISK))
-        receive(response, fill, self._clock, self._limits.upstream_idle)
-        status = CacheStatus(Forward.MISS, stored=True)
-        return Content(reader, wanted.kind, media_type, status)
+            status = CacheStatus(Forward.MISS, detail=NoStore.DISK)
+            if response.code != HTTPStatus.OK:
+                discard(response)
+                return Content(await self._straight(asks), wanted.kind, media_type, status)
+            return Content(self._passing(response, wanted), wanted.kind, media_type, status)
+        self._asks[wanted.digest] = asks
+        fill.when_ended().addBoth(lambda _: self._asks.pop(wanted.digest, None))
+        # The reader is made first: a small body may be whole before start() returns.
+        reader = fill.reader()
+        fetch = partial(self._fetch_part, asks)
+        Transfer(fill, fetch, self._rules, self._limits, self._clock).start(response)
+        return self._content(reader, wanted, media_type, status, asks)
+
+    def _content(
+        self,
+        blob: IBlob,
+        wanted: Wanted,
+        media_type: str,
+        status: CacheStatus,
+        asks: list[tuple[Ask, Wanted]],
+    ) -> Content:
+        return Content(
+            blob, wanted.kind, media_type, status, straight=partial(self._straight, asks)
+        )
+
+    async def _fetch_part(
+        self, asks: list[tuple[Ask, Wanted]], start: int, stop: int | None
+    ) -> IResponse:
+        """Ask for a part in the name of the latest client whose login is still accepted."""
+        *earlier, (ask, wanted) = asks
+        response = await self._ask(b"GET", ask, wanted, (start, stop))
+        while earlier and response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            discard(response)
+            ask, wanted = earlier.pop()
+            response = await self._ask(b"GET", ask, wanted, (start, stop))
+        return response
+
+    async def _straight(self, asks: list[tuple[Ask, Wanted]]) -> StraightBlob:
+        """The content in a transfer of its own, kept nowhere.
+
+        Raises:
+            UpstreamError: upstream does not give it.
+        """
+        ask, wanted = asks[-1]
+        response = await self._ask(b"GET", ask, wanted)
+        if response.code != HTTPStatus.OK:
+            discard(response)
+            raise UpstreamBroken(f"upstream answered {response.code} to a second question")
+        return self._passing(response, wanted)
+
+    def _passing(self, response: IResponse, wanted: Wanted) -> StraightBlob:
+        return StraightBlob(response, wanted.digest, self._clock, self._limits.upstream_idle)
 
     async def _describe(self, ask: Ask, wanted: Wanted) -> Answer:
         response = await self._ask(b"HEAD", ask, wanted)
@@ -245,15 +309,17 @@ class ContentService:
             wanted.kind, media_type, CacheStatus(Forward.MISS), wanted.digest, length_of(response)
         )
 
-    async def _fetch(self, ask: Ask, wanted: Wanted) -> Answer:
-        return await self._fetching.lead(wanted.digest, self._lead(ask, wanted), drop)
+    async def _lead(self, wanted: Wanted, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Do *work* as the one who asks for *wanted*; it goes on when the client leaves."""
 
-    async def _lead(self, ask: Ask, wanted: Wanted) -> Answer:
-        self._asked[wanted.digest] = wanted.host
-        try:
-            return await self._open(ask, wanted)
-        finally:
-            del self._asked[wanted.digest]
+        async def leading() -> Answer:
+            self._asked[wanted.digest] = wanted.host
+            try:
+                return await work
+            finally:
+                del self._asked[wanted.digest]
+
+        return await self._fetching.lead(wanted.digest, leading(), drop)
 
     async def _follow(self, wanted: Wanted) -> None:
         """Wait for the one who leads; its failure is this one's too at the same registry."""
@@ -265,7 +331,12 @@ class ContentService:
                 raise
 
     async def _open(self, ask: Ask, wanted: Wanted) -> Answer:
-        response = await self._ask(b"GET", ask, wanted)
+        begun = await self._store.resumable(wanted.digest)
+        response = await self._ask(b"GET", ask, wanted, (begun, None) if begun else None)
+        if response.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and begun:
+            # What was begun is longer than the content: it was other content.
+            discard(response)
+            response = await self._ask(b"GET", ask, wanted)
         reason = why_not_stored(
             wanted.kind,
             response.code,
@@ -275,14 +346,24 @@ class ContentService:
         )
         if reason is not None:
             return Relayed(response, CacheStatus(Forward.MISS, detail=reason))
-        return await self.take(ask, wanted, response)
+        await self.learn(ask, wanted, media_type_of(response))
+        return await self._begin(ask, wanted, response)
 
-    async def _ask(self, method: bytes, ask: Ask, wanted: Wanted) -> IResponse:
+    async def _ask(
+        self,
+        method: bytes,
+        ask: Ask,
+        wanted: Wanted,
+        part: tuple[int, int | None] | None = None,
+    ) -> IResponse:
+        headers = ask.content_headers()
+        if part is not None:
+            headers.setRawHeaders(b"Range", [range_of(*part)])
         return await self._upstream.request(
             method,
             wanted.host,
             wanted.target,
-            headers=ask.content_headers(),
+            headers=headers,
             repository=wanted.repository,
             authorization=ask.authorization,
         )
@@ -296,13 +377,9 @@ def drop(answer: Answer) -> None:
         answer.blob.close()
 
 
-def _reader(fill: Fill) -> FillReader:
-    try:
-        return fill.reader()
-    except OSError:
-        # Nobody may wait for a transfer that does not begin.
-        fill.fail(Failure())
-        raise
+def _whole_length(response: IResponse) -> int | None:
+    """The length of the whole content, if *response* begins with its first byte."""
+    return length_of(response) if response.code == HTTPStatus.OK else None
 
 
 def _ignore(_: object) -> None:

@@ -38,6 +38,7 @@ from regproxy.registry.ask import (
 from regproxy.registry.errors import answer_to
 from regproxy.registry.representation import describe, describe_content, local_location
 from regproxy.registry.service import READS
+from regproxy.registry.straight import FallbackBlob
 from regproxy.registry.tokens import Answerer
 from regproxy.registry.transfer import relay
 from regproxy.store.errors import FillFailed, StoreError
@@ -146,12 +147,15 @@ class RegistryResource(Resource):
                 await self._render_relayed(request, ask, answer)
 
     async def _render_content(self, request: StrictRequest, content: Content) -> None:
+        blob = content.blob
         try:
             span = describe_content(request, content)
             if span is not None:
-                await send(request, content.blob, *span)
+                if content.straight is not None:
+                    blob = FallbackBlob(blob, content.straight, span[1])
+                await send(request, blob, *span)
         finally:
-            content.blob.close()
+            blob.close()
         request.finish()
 
     def _render_description(self, request: StrictRequest, description: Description) -> None:

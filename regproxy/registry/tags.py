@@ -191,7 +191,7 @@ class TagService:
     ) -> Answer:
         wanted = _wanted(question, entry.digest)
         media_type = await self._content.authorise(question.ask, wanted)
-        content = self._content.hold(wanted, media_type, status)
+        content = self._content.hold(question.ask, wanted, media_type, status)
         if content is None:
             # It was evicted while the client's right to read it was asked for.
             return await self._content.answer(question.ask, wanted)

@@ -26,6 +26,7 @@ from twisted.python.threadpool import ThreadPool
 
 from regproxy.oci.names import Digest
 from regproxy.store.errors import StoreUnusable
+from regproxy.store.partial import Partial
 
 T = TypeVar("T")
 
@@ -162,35 +163,28 @@ class BlobDirectory:
                 " give another one as [cache] directory, or the user the right to write there"
             ) from error
 
-    def open(self, digest: Digest) -> tuple[int, int] | None:
-        """A descriptor for reading and the size in bytes; None when it is not here."""
+    def open(self, digest: Digest) -> tuple[int, os.stat_result] | None:
+        """A descriptor for reading and what is known of the file; None when it is not here."""
         try:
             descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        return descriptor, os.fstat(descriptor).st_size
+        return descriptor, os.fstat(descriptor)
 
-    def commit(self, descriptor: int, partial: Path, digest: Digest) -> None:
+    def commit(self, partial: Partial, digest: Digest, size: int) -> None:
         """Make verified content durable under its name: fsync, rename, fsync of the directories.
 
         After a crash at any point the name is either absent or whole.
         """
         final = self.path(digest)
-        os.fsync(descriptor)
+        # An earlier transfer that believed in another size may have left more.
+        os.ftruncate(partial.descriptor, size)
+        os.fsync(partial.descriptor)
         created = _make_directories(final.parent, self.root)
-        partial.rename(final)
+        partial.become(final)
         _sync_directory(final.parent)
         for directory in created:
             _sync_directory(directory.parent)
-
-
-def write_all(descriptor: int, chunks: list[bytes], offset: int) -> int:
-    """Write *chunks* at *offset*, however often the system stops short; bytes written."""
-    data = memoryview(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-    written = 0
-    while written < len(data):
-        written += os.pwrite(descriptor, data[written:], offset + written)
-    return written
 
 
 def sweep(fills: Path, before: float) -> int:

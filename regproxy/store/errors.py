@@ -28,8 +28,9 @@ class DigestMismatch(FillFailed):
         super().__init__(f"content is {actual} where {expected} was asked for")
 
 
-class SizeMismatch(FillFailed):
-    """Fewer or more bytes came than were announced."""
+class DiskFailed(FillFailed):
+    """The disk did not take the content, or did not give it back."""
 
-    def __init__(self, expected: int, actual: int) -> None:
-        super().__init__(f"{actual} bytes came where {expected} were announced")
+
+class SizeMismatch(FillFailed):
+    """More bytes came than were announced, or another size was announced than before."""

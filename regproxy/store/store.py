@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -18,8 +16,9 @@ from regproxy.interfaces import IBlob
 from regproxy.oci.names import Digest
 from regproxy.store import disk
 from regproxy.store.errors import IndexFailed
-from regproxy.store.fill import Fill, Phase
+from regproxy.store.fill import Fill
 from regproxy.store.index import Index
+from regproxy.store.partial import Partial, resumable
 
 # Seconds without a write after which a file below fills/ is nobody's any more.
 ABANDONED: Final = 24 * 3600.0
@@ -69,7 +68,11 @@ class Store:
     def filling(self, digest: Digest) -> Fill | None:
         """The transfer of *digest* that is in flight."""
         fill = self._fills.get(digest)
-        return None if fill is None or fill.phase in (Phase.COMMITTED, Phase.FAILED) else fill
+        return None if fill is None or fill.state.over else fill
+
+    def resumable(self, digest: Digest) -> Deferred[int]:
+        """From which byte on an earlier transfer of *digest* may be gone on with; 0 for none."""
+        return self._workers.run(partial(resumable, self._directory.fills, digest))
 
     async def begin(self, digest: Digest, size: int | None) -> Fill:
         """Start a transfer of *digest*, *size* bytes long if that is known.
@@ -79,10 +82,10 @@ class Store:
         Raises:
             OSError: the disk does not take it.
         """
-        descriptor, path = await disk.shielded(
-            self._workers.run(partial(self._create, digest)), self._abandon
+        partial_file = await disk.shielded(
+            self._workers.run(partial(Partial.open, self._directory.fills, digest)), self._leave
         )
-        fill = Fill(self._directory, self._workers, self._record, digest, size, descriptor, path)
+        fill = Fill(self._directory, self._workers, self._record, digest, partial_file, size)
         self._fills[digest] = fill
         fill.when_ended().addErrback(self._log_failed, digest).addCallback(
             lambda _: self._forget(digest, fill)
@@ -97,8 +100,7 @@ class Store:
             OSError: the disk does not take it.
         """
         fill = await self.begin(digest, len(content))
-        fill.write(content)
-        fill.finish()
+        fill.write(0, content)
         await fill.when_ended()
 
     def flush_access_times(self) -> Deferred[None]:
@@ -115,18 +117,10 @@ class Store:
             partial(disk.sweep, self._directory.fills, self._now() - ABANDONED)
         )
 
-    def _create(self, digest: Digest) -> tuple[int, Path]:
-        descriptor, name = tempfile.mkstemp(
-            prefix=f"{digest.algorithm}-{digest.hex}.", dir=self._directory.fills
-        )
-        # Content is no secret of one user: a replica or a backup may read it.
-        os.fchmod(descriptor, 0o644)
-        return descriptor, Path(name)
-
-    def _abandon(self, created: tuple[int, Path]) -> None:
-        descriptor, path = created
-        os.close(descriptor)
-        path.unlink()
+    def _leave(self, unwanted: Partial) -> None:
+        kept = unwanted.stored if unwanted.stored.total else None
+        unwanted.put_away(unwanted.size, kept)
+        os.close(unwanted.descriptor)
 
     def _record(self, digest: Digest, size: int) -> Deferred[None]:
         return self.index.put_content(digest, size, self._now())
@@ -154,10 +148,12 @@ class StoredBlob:
 
     verified = True
 
-    def __init__(self, workers: disk.Workers, digest: Digest, descriptor: int, size: int) -> None:
+    def __init__(
+        self, workers: disk.Workers, digest: Digest, descriptor: int, stat: os.stat_result
+    ) -> None:
         self.digest = digest
-        self.size: int | None = size
-        self._length = size
+        self.size: int | None = stat.st_size
+        self._length = stat.st_size
         self._workers = workers
         self._descriptor = disk.Descriptor(descriptor)
         self._open = True
@@ -166,7 +162,7 @@ class StoredBlob:
         """How many bytes can be read from *offset* on."""
         return max(0, self._length - offset)
 
-    def when_changed(self) -> Deferred[None]:
+    def when_readable(self, offset: int, end: int | None) -> Deferred[None]:
         """Nothing changes any more."""
         return succeed(None)
 

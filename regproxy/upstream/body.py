@@ -76,9 +76,10 @@ class BodyReader(Protocol):
 
     Attributes:
         done: fires with None after the last byte. It fails with UpstreamTimeout when in
-            *idle* seconds fewer bytes come than *rate* a second, or none, with BodyTooLarge when more than *limit* bytes
-            come, with BodyIncomplete when the body ends before its length, and with
-            what *receive* raised. In all these cases, and when it is cancelled, the
+            *idle* seconds fewer bytes come than *rate* a second, or none, with
+            BodyTooLarge when more than *limit* bytes come, with BodyIncomplete when the
+            body ends before its length, and with what *receive* raised. In all these
+            cases, and when it is cancelled, the
             connection is broken. A body without a length that the connection's end
             ends counts as complete (RFC 9112 section 8): check its digest.
     """

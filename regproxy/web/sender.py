@@ -110,7 +110,7 @@ async def _send(gate: Gate, consumer: Consumer, blob: IBlob, start: int, end: in
         if end is not None:
             limit = min(limit, end - offset - (not blob.verified))
         if limit <= 0:
-            await blob.when_changed()
+            await blob.when_readable(offset, end)
             continue
         data = await blob.read(offset, min(limit, SLICE))
         if not data:

@@ -33,7 +33,6 @@ from regproxy.config.model import (
     HostPattern,
     InterceptionSection,
     LimitsSection,
-    MirrorSection,
     ProxySection,
     Push,
     RegistrySection,

@@ -94,8 +94,10 @@ class RegistrySectionTests(SynchronousTestCase):
 
     def test_explicit(self) -> None:
         """What is said counts."""
-        section = RegistrySection(username="u", password="p", auth=Auth.FORWARD)
-        self.assertEqual(section.effective_access, Access.VERIFY)
+        for auth in (Auth.FORWARD, Auth.CLIENT_FIRST):
+            section = RegistrySection(username="u", password="p", auth=auth)
+            self.assertEqual(section.effective_auth, auth)
+            self.assertEqual(section.effective_access, Access.VERIFY)
         section = RegistrySection(access=Access.SHARED)
         self.assertEqual(section.effective_access, Access.SHARED)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import random
+from functools import partial
 
-from tests.support.faults import KiB, MiB, SECURE_HOST, FaultTestCase
+from tests.support.faults import SECURE_HOST, Blob, FaultTestCase, KiB, MiB
 from tests.support.faulty_upstream import Framing, Script, Turn
 
 METADATA = "http://169.254.169.254/latest/meta-data/"
@@ -122,6 +123,10 @@ class ContentTests(FaultTestCase):
         self.assert_not_stored(blob)
         self.assert_whole(self.fetch(blob), blob)
 
+    def succeeds(self, blob: Blob) -> bool:
+        """Whether *blob* can be had now."""
+        return self.fetch(blob).status == 200
+
     def test_statuses(self) -> None:
         """Errors are passed on with what they say about later, and not stored."""
         for status in (401, 403, 404, 429, 500, 503):
@@ -133,7 +138,7 @@ class ContentTests(FaultTestCase):
                 self.assertEqual(outcome.status, status)
                 self.assertEqual(outcome.headers["Retry-After"], headers.get("Retry-After"))
                 self.assert_not_stored(blob)
-                self.wait_for(lambda blob=blob: self.fetch(blob).status == 200)
+                self.wait_for(partial(self.succeeds, blob))
                 self.assert_whole(self.fetch(blob), blob)
 
     def test_wrong_manifest(self) -> None:

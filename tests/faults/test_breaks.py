@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.support.faults import IDLE, KiB, MiB, FaultTestCase, together
+from tests.support.faults import IDLE, FaultTestCase, KiB, MiB, together
 from tests.support.faulty_upstream import End, Framing, Turn
 
 SIZE = MiB
@@ -151,16 +151,15 @@ class HopelessTests(FaultTestCase):
     def test_given_up(self) -> None:
         """Whatever it is that goes on for ever."""
         turns = {
-            "truncated": Turn(stop=STOP),
-            "reset": Turn(stop=STOP, end=End.RESET),
-            "stall": Turn(stop=STOP, end=End.STALL),
-            "drip": Turn(rate=1),
-            "announced too much": Turn(announced=SIZE + 1000),
-            "errors": Turn(stop=STOP),
+            "truncated": [Turn(stop=STOP)],
+            "reset": [Turn(stop=STOP, end=End.RESET)],
+            "stall": [Turn(stop=STOP, end=End.STALL)],
+            "drip": [Turn(rate=1)],
+            "announced too much": [Turn(announced=SIZE + 1000)],
+            "errors": [Turn(stop=STOP), Turn(status=503)],
+            "refusals": [Turn(stop=STOP), Turn(status=404)],
         }
-        blobs = {name: self.blob(SIZE, turn) for name, turn in turns.items()}
-        broken = blobs["errors"]
-        self.blob(SIZE)
+        blobs = {name: self.blob(SIZE, *each) for name, each in turns.items()}
         outcomes = together(partial(self.fetch, blob) for blob in blobs.values())
         for (name, blob), outcome in zip(blobs.items(), outcomes, strict=True):
             with self.subTest(upstream=name):
@@ -168,7 +167,6 @@ class HopelessTests(FaultTestCase):
                 self.assertFalse(self.proxy.stored(blob.digest).exists())
                 self.assertLessEqual(len(self.requests(blob)), 8)
         self.assert_serves()
-        del broken
 
     def test_silent_from_the_start(self) -> None:
         """No head of an answer: 504 after ``upstream_head``."""

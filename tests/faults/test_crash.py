@@ -8,7 +8,7 @@ from functools import partial
 from time import monotonic, sleep
 from typing import Final
 
-from tests.support.faults import MiB, Blob, FaultTestCase, together
+from tests.support.faults import Blob, FaultTestCase, MiB, together
 from tests.support.faulty_upstream import Turn
 from tests.support.raw_client import Outcome
 
@@ -36,9 +36,10 @@ def check_kills(case: FaultTestCase, rounds: int) -> None:
         small = case.blob(64 << 10)
         # From before the first byte to after the commit.
         delay = chance.uniform(0.0, 0.7)
-        together([partial(_leave, case, blob), partial(_leave, case, small)] * 2 + [
-            partial(_kill, case, delay)
-        ])
+        together(
+            [partial(_leave, case, blob), partial(_leave, case, small)] * 2
+            + [partial(_kill, case, delay)]
+        )
         begun = monotonic()
         proxy.start()
         case.assertLess(monotonic() - begun, START)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from tests.support.faults import KiB, MiB, FaultProxy, FaultTestCase, FaultyUpstream, together
+from tests.support.faults import FaultProxy, FaultTestCase, KiB, MiB, together
 from tests.support.faulty_upstream import Turn
 from tests.support.programs import needs, needs_root, program
-from tests.support.proxy import Value
 
 #: Bytes that the disk takes.
 DISK = 8 * MiB
@@ -42,13 +40,7 @@ class DiskFullTests(FaultTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-
-        def start(
-            directory: Path, upstream: FaultyUpstream, tables: Mapping[str, Mapping[str, Value]]
-        ) -> FaultProxy:
-            return SmallDiskProxy(directory, upstream, tables)
-
-        self.new_proxy(start)
+        self.new_proxy(SmallDiskProxy)
 
     def test_larger_than_the_disk(self) -> None:
         """One blob, several clients: each gets all of it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tests.support.faults import KiB, MiB, FaultTestCase, together
-from tests.support.faulty_upstream import Turn
+from functools import partial
+
+from tests.support.faults import FaultTestCase, KiB, MiB, together
+from tests.support.faulty_upstream import Framing, Turn
 from tests.support.raw_client import Outcome
 
 #: Bytes of memory that the proxy may take, however many clients there are.
@@ -17,7 +19,7 @@ class HerdTests(FaultTestCase):
         """Two hundred clients, a cold blob: one GET, and memory does not grow with them."""
         self.new_proxy()
         blob = self.blob(2 * MiB, Turn(rate=2 * MiB))
-        outcomes = together([lambda: self.fetch(blob)] * 200)
+        outcomes = together([partial(self.fetch, blob)] * 200)
         for outcome in outcomes:
             self.assert_whole(outcome, blob)
         (request,) = self.requests(blob)
@@ -26,10 +28,10 @@ class HerdTests(FaultTestCase):
 
     def test_without_length(self) -> None:
         """The same when upstream does not say how much will come."""
-        for framing in ("chunked", "close"):
+        for framing in (Framing.CHUNKED, Framing.CLOSE):
             with self.subTest(framing=framing):
                 blob = self.blob(MiB, Turn(framing=framing, rate=2 * MiB))
-                for outcome in together([lambda blob=blob: self.fetch(blob)] * 5):
+                for outcome in together([partial(self.fetch, blob)] * 5):
                     self.assert_whole(outcome, blob)
                 self.assertEqual(len(self.requests(blob)), 1)
 
@@ -66,7 +68,7 @@ class HerdTests(FaultTestCase):
             leader.close()
             return None
 
-        leader_left, *outcomes = together([leave] + [lambda: self.fetch(blob)] * 5)
+        leader_left, *outcomes = together([leave] + [partial(self.fetch, blob)] * 5)
         self.assertIsNone(leader_left)
         for outcome in outcomes:
             assert outcome is not None

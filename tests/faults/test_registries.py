@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from time import monotonic, sleep
 
-from tests.support.faults import KiB, MiB, FaultTestCase, together
+from tests.support.faults import FaultTestCase, KiB, MiB, together
 from tests.support.faulty_upstream import End, Script, Turn
 from tests.support.images import OCI_MANIFEST
 
@@ -179,5 +179,5 @@ class TwoRegistriesTests(FaultTestCase):
         self.upstream.script(other, blob.path, script)
         outcome = self.client.get(other, blob.path).finish()
         self.assert_whole(outcome, blob)
-        gets = [entry for entry in self.upstream.log(other, blob.path) if entry.method == "GET"]
-        self.assertEqual([entry.status for entry in gets], [404])
+        entries = self.upstream.log(other, blob.path)
+        self.assertNotIn("GET", [entry.method for entry in entries])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
@@ -188,7 +191,7 @@ class FreshnessTests(TagTestCase):
     """Answers without a question."""
 
     def test_fresh(self) -> None:
-        self.fresh_for(default=60.0)
+        self.fresh_for(60.0)
         self.warm()
         self.clock.advance(59)
         for answer in self.get(OPEN, self.target), self.head(OPEN, self.target):
@@ -201,7 +204,7 @@ class FreshnessTests(TagTestCase):
 
     def test_fresh_is_not_public(self) -> None:
         """A fresh tag is for those who may read it."""
-        self.fresh_for(default=60.0)
+        self.fresh_for(60.0)
         self.get(OPEN, self.target, ALICE)
         self.upstream.questions()
         self.upstream.on("HEAD", self.url_of(ONE), Reply(401))
@@ -210,7 +213,7 @@ class FreshnessTests(TagTestCase):
 
     def test_pushed(self) -> None:
         """A push ends it."""
-        self.fresh_for(default=60.0)
+        self.fresh_for(60.0)
         self.warm()
         self.upstream.on("PUT", self.url, Reply(201))
         self.move()
@@ -224,7 +227,7 @@ class FreshnessTests(TagTestCase):
             (UpstreamTimeout("slow"), [f"GET {self.url}"]),
             (Reply(500), [f"GET {self.url}"]),
         ):
-            self.fresh_for(default=60.0)
+            self.fresh_for(60.0)
             self.get(OPEN, self.target)
             self.upstream.on("PUT", self.url, outcome)
             self.ask("PUT", OPEN, self.target, body=TWO).answer()
@@ -233,7 +236,7 @@ class FreshnessTests(TagTestCase):
             self.assertAsked(*asked)
 
     def test_pusher_leaves(self) -> None:
-        self.fresh_for(default=60.0)
+        self.fresh_for(60.0)
         self.warm()
         self.upstream.on("PUT", self.url, Deferred())
         self.ask("PUT", OPEN, self.target, body=TWO).leave()
@@ -244,7 +247,7 @@ class FreshnessTests(TagTestCase):
 class FailureTests(TagTestCase):
     """Upstream fails."""
 
-    def fail(self, failure: Reply | Exception) -> None:  # type: ignore[override]
+    def trouble(self, failure: Reply | Exception) -> None:
         """Upstream has that trouble."""
         for method in "GET", "HEAD":
             self.upstream.on(method, self.url, failure)
@@ -260,7 +263,7 @@ class FailureTests(TagTestCase):
             Reply(503, {}, b"later"),
             Reply(429, {"Retry-After": "60"}),
         ):
-            self.fail(failure)
+            self.trouble(failure)
             for method in "GET", "HEAD":
                 answer = self.ask(method, OPEN, self.target).answer()
                 self.assertIsOne(answer, head=method == "HEAD")
@@ -274,11 +277,11 @@ class FailureTests(TagTestCase):
         """After seven days the failure is the answer."""
         self.warm()
         self.clock.advance(7 * DAY + 1)
-        self.fail(UpstreamTimeout("slow"))
+        self.trouble(UpstreamTimeout("slow"))
         answer = self.get(OPEN, self.target)
         self.assertEqual(answer.status, 504)
         self.assertEqual(answer["Proxy-Status"], "regproxy; error=connection_timeout")
-        self.fail(Reply(503, {"Retry-After": "60", "Content-Type": "text/plain"}, b"later"))
+        self.trouble(Reply(503, {"Retry-After": "60", "Content-Type": "text/plain"}, b"later"))
         answer = self.get(OPEN, self.target)
         self.assertEqual((answer.status, answer.body), (503, b"later"))
         self.assertEqual(answer["Retry-After"], "60")
@@ -286,10 +289,10 @@ class FailureTests(TagTestCase):
 
     def test_cold(self) -> None:
         """With nothing stored as well."""
-        self.fail(UpstreamUnreachable("down"))
+        self.trouble(UpstreamUnreachable("down"))
         self.assertEqual(self.get(OPEN, self.target).status, 502)
         self.assertEqual(self.head(OPEN, self.target).status, 502)
-        self.fail(Reply(429, {"Retry-After": "60"}, b"slow down"))
+        self.trouble(Reply(429, {"Retry-After": "60"}, b"slow down"))
         answer = self.get(OPEN, self.target)
         self.assertEqual((answer.status, answer.body), (429, b"slow down"))
         self.assertEqual(answer["Retry-After"], "60")
@@ -308,7 +311,7 @@ class FailureTests(TagTestCase):
     def test_private(self) -> None:
         """Not for those of whom upstream has to say whether they may read it."""
         self.get(OPEN, self.target, ALICE)
-        self.fail(UpstreamUnreachable("down"))
+        self.trouble(UpstreamUnreachable("down"))
         self.upstream.on("HEAD", self.url_of(ONE), UpstreamUnreachable("down"))
         answer = self.get(OPEN, self.target, BOB)
         self.assertEqual(answer.status, 503)
@@ -355,7 +358,7 @@ class RefusalTests(TagTestCase):
 
     def test_gone(self) -> None:
         """A tag that is gone is forgotten."""
-        self.fresh_for(default=60.0)
+        self.fresh_for(60.0)
         self.warm()
         self.clock.advance(60)
         self.refuse(404)
@@ -382,14 +385,14 @@ class RefusalTests(TagTestCase):
 class WithoutHeadTests(TagTestCase):
     """Registries where a HEAD says nothing."""
 
-    HEADERS = {"Content-Type": OCI_INDEX}  # noqa: RUF012
+    HEADERS: ClassVar = {"Content-Type": OCI_INDEX}
 
     def setUp(self) -> None:
         super().setUp()
         self.upstream.on("GET", self.url, Reply(200, self.HEADERS, ONE))
         self.upstream.on("HEAD", self.url, Reply(405))
 
-    def conditions(self) -> list[list[str] | None]:
+    def conditions(self) -> list[Sequence[str] | None]:
         """If-None-Match of each GET since the last time."""
         asked = [asked for asked in self.upstream.asked if asked.method == "GET"]
         self.upstream.asked.clear()

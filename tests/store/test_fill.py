@@ -23,6 +23,7 @@ from regproxy.store.disk import BlobDirectory
 from regproxy.store.errors import DigestMismatch, IndexFailed, SizeMismatch
 from regproxy.store.fill import Fill, FillReader, Phase
 from regproxy.web.sender import send
+from tests.support.descriptors import open_below
 from tests.support.workers import Later
 
 CONTENT = b"some content of a layer"
@@ -60,7 +61,6 @@ class FillCase(SynchronousTestCase):
         self.directory.prepare()
         self.workers = Later()
         self.recorded: list[tuple[Digest, int]] = []
-        self.descriptors = len(os.listdir("/proc/self/fd"))
 
     def record(self, digest: Digest, size: int) -> Deferred[None]:
         self.recorded.append((digest, size))
@@ -87,7 +87,7 @@ class FillCase(SynchronousTestCase):
         self.check_closed()
 
     def check_closed(self) -> None:
-        self.assertEqual(len(os.listdir("/proc/self/fd")), self.descriptors)
+        self.assertEqual(open_below(self.directory.root), [])
 
 
 class FillTests(FillCase):

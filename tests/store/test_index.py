@@ -84,7 +84,10 @@ class OpenTests(IndexCase):
         self.addCleanup(os.close, lock)
         flock = fcntl.flock
 
+        waits: list[int] = []
+
         def other_is_first(descriptor: int, operation: int) -> None:
+            waits.append(descriptor)
             self.assertFalse(self.path.exists())
             flock(lock, fcntl.LOCK_EX)
             with self.assertRaises(BlockingIOError):
@@ -94,6 +97,7 @@ class OpenTests(IndexCase):
 
         self.patch(fcntl, "flock", other_is_first)
         self.open()
+        self.assertEqual(len(waits), 1)
         # It is let go of.
         flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -15,6 +15,7 @@ from regproxy.store.errors import DigestMismatch, IndexFailed, SizeMismatch
 from regproxy.store.fill import Fill
 from regproxy.store.index import Index
 from regproxy.store.store import ABANDONED, Store, StoredBlob
+from tests.support.descriptors import open_below
 from tests.support.workers import Later, Now
 
 CONTENT = b"a manifest"
@@ -32,10 +33,10 @@ class StoreCase(SynchronousTestCase):
         self.workers = Later()
         self.time = 1000.0
         self.store = Store(self.directory, self.index, self.workers, lambda: self.time)
-        self.descriptors = len(os.listdir("/proc/self/fd"))
 
     def check_closed(self) -> None:
-        self.assertEqual(len(os.listdir("/proc/self/fd")), self.descriptors)
+        for directory in (self.root / "blobs", self.directory.fills):
+            self.assertEqual(open_below(directory), [])
         self.assertEqual(list(self.directory.fills.iterdir()), [])
 
     def begin(self, digest: Digest = DIGEST, size: int | None = None) -> Fill:

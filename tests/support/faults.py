@@ -168,17 +168,17 @@ class FaultStage:
         self._proxies: list[FaultProxy] = []
         self._numbers = count()
         try:
-            self.proxy = self.start_proxy(directory / "proxy", {})
+            self.proxy = self.start_proxy(FaultProxy, directory / "proxy", {})
         except BaseException:
             self.close()
             raise
 
     def start_proxy(
-        self, directory: Path, tables: Mapping[str, Mapping[str, Value]]
+        self, kind: type[FaultProxy], directory: Path, tables: Mapping[str, Mapping[str, Value]]
     ) -> FaultProxy:
-        """A new proxy."""
+        """A new proxy of this *kind*."""
         directory.mkdir(parents=True)
-        proxy = FaultProxy(directory, self.upstream, tables)
+        proxy = kind(directory, self.upstream, tables)
         self._proxies.append(proxy)
         return proxy
 
@@ -249,10 +249,12 @@ class FaultTestCase(SynchronousTestCase):
 
         return run
 
-    def new_proxy(self, **tables: Mapping[str, Value]) -> FaultProxy:
+    def new_proxy(
+        self, kind: type[FaultProxy] = FaultProxy, **tables: Mapping[str, Value]
+    ) -> FaultProxy:
         """A proxy of this test's own, which takes the place of the common one."""
         directory = Path(self.mktemp()).resolve()
-        self.proxy = self.stage.start_proxy(directory, tables)
+        self.proxy = self.stage.start_proxy(kind, directory, tables)
         self.addCleanup(lambda: self.proxy.process.stop())
         self.watch(self.proxy.process)
         self.client = self.proxy.client
@@ -268,7 +270,7 @@ class FaultTestCase(SynchronousTestCase):
         accepted: tuple[str, ...] | None = None,
         refusal: int = 401,
     ) -> Blob:
-        """A new blob of *size* random bytes, served in these *turns*; by default as it should be."""
+        """A new blob of *size* random bytes, served in these *turns*; by default rightly."""
         content = random.randbytes(size)
         name = self.upstream.put(content)
         host = host or self.host

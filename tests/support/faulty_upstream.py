@@ -23,11 +23,16 @@ from typing import Any, Final
 from attrs import Factory as Default
 from attrs import asdict, define, frozen
 from cattrs import structure
-from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.interfaces import (
+    IProtocolNegotiationFactory,
+    IPushProducer,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
@@ -133,7 +138,10 @@ class Entry:
 
 
 def key(method: str, target: str) -> str:
-    """Under what the script for *target* is filed. GET's holds for HEAD if there is no other."""
+    """Under what the script for *target* is filed.
+
+    Without a script of its own HEAD is answered like the last GET of GET's.
+    """
     return f"{method} {target}"
 
 
@@ -155,16 +163,16 @@ class Stage:
     def turn(self, method: str, target: str, authorization: str | None) -> Turn:
         """How this request is answered."""
         name = key(method, target)
-        if method == "HEAD" and name not in self._scripts:
-            name = key("GET", target)
-        script = self._scripts.get(name)
+        follows = method == "HEAD" and name not in self._scripts
+        script = self._scripts.get(key("GET", target) if follows else name)
         if script is None:
             return Turn(status=404)
         if script.accepted is not None and authorization not in script.accepted:
             return Turn(status=script.refusal, headers={"WWW-Authenticate": 'Basic realm="tests"'})
+        if follows:
+            return script.turns[-1]
         number = self._asked[name]
-        if name == key(method, target):
-            self._asked[name] += 1
+        self._asked[name] += 1
         return script.turns[min(number, len(script.turns) - 1)]
 
     def read(self, name: str) -> bytes | mmap.mmap:
@@ -232,7 +240,7 @@ class FaultyServer(Protocol):
         entry.ended = time.monotonic()
         if not isinstance(result, Failure):
             self._next()
-        elif self.connected:
+        elif not result.check(CancelledError):
             # A mistake of this program: it shows in its log, and the client is not left waiting.
             result.printTraceback()
             self.transport.abortConnection()
@@ -298,7 +306,7 @@ class FaultyServer(Protocol):
             if turn.rate is not None:
                 passed = self._stage.clock.seconds() - begun
                 size = min(size, 1 + int(passed * turn.rate) - (position - start))
-                if size < min(stop - position, turn.rate * _TICK):
+                if size < min(PIECE, stop - position, turn.rate * _TICK):
                     await self._sleep(max(_TICK, 1 / turn.rate))
                     continue
             piece = content[position : position + size]
@@ -362,6 +370,7 @@ class Control(Resource):
         return json.dumps([asdict(entry) for entry in self._stage.log]).encode()
 
 
+@implementer(IProtocolNegotiationFactory)
 class FaultyFactory(Factory):
     """Makes the connections."""
 
@@ -373,6 +382,10 @@ class FaultyFactory(Factory):
     def buildProtocol(self, addr: object) -> FaultyServer:
         """One more."""
         return FaultyServer(self._stage)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is spoken over TLS (RFC 7301)."""
+        return [b"http/1.1"]
 
 
 def _split(fields: Iterable[str]) -> Iterable[tuple[str, str, str]]:
@@ -394,6 +407,7 @@ def main(directory: str, http: str, control: str, https: str = "", pem: str = ""
     from twisted.internet import reactor
 
     clock: Any = reactor
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
     stage = Stage(Path(directory), clock)
     factory = FaultyFactory(stage)
     listeners: dict[str, Factory] = {

@@ -26,6 +26,7 @@ from regproxy.config.model import (
     RegistrySection,
 )
 from regproxy.oci.names import Digest, Host
+from regproxy.policy.filling import FillRules
 from regproxy.registry.content import ContentService
 from regproxy.registry.grants import Grants
 from regproxy.registry.resource import RegistryResource
@@ -124,10 +125,17 @@ class Answer:
 class Client:
     """One connection to the site."""
 
-    def __init__(self, factory: IProtocolFactory, clock: Clock, sni: str | None = None) -> None:
+    def __init__(
+        self,
+        factory: IProtocolFactory,
+        clock: Clock,
+        sni: str | None = None,
+        *,
+        secure: bool = True,
+    ) -> None:
         protocol = factory.buildProtocol(_ADDRESS)
         assert protocol is not None
-        self.stream = _SecureStream(protocol, sni)
+        self.stream = _Stream(protocol, sni, secure)
         self._clock = clock
         self._method = ""
         self._data = b""
@@ -159,12 +167,13 @@ class Client:
         return self.stream.aborted
 
 
-class _SecureStream(MemoryStream):
-    """A connection that looks like TLS."""
+class _Stream(MemoryStream):
+    """A connection that may look like TLS."""
 
-    def __init__(self, protocol: Any, sni: str | None) -> None:
+    def __init__(self, protocol: Any, sni: str | None, secure: bool) -> None:
         self._sni = sni
-        directlyProvides(self, ISSLTransport)
+        if secure:
+            directlyProvides(self, ISSLTransport)
         super().__init__(protocol)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
@@ -173,7 +182,7 @@ class _SecureStream(MemoryStream):
     def getPeer(self) -> IPv4Address:
         return _ADDRESS
 
-    def getHandle(self) -> _SecureStream:
+    def getHandle(self) -> _Stream:
         return self
 
     def get_servername(self) -> bytes | None:
@@ -226,7 +235,9 @@ class FrontTestCase(SynchronousTestCase):
 
     def start(self, config: Config) -> None:
         """Have the site work with *config*."""
-        content = ContentService(self.store, self.upstream, self.grants, config.limits, self.clock)
+        content = ContentService(
+            self.store, self.upstream, self.grants, config.limits, FillRules(), self.clock
+        )
         tags = TagService(
             content,
             self.store,
@@ -249,9 +260,9 @@ class FrontTestCase(SynchronousTestCase):
         """What stands before the service, where a test has something there."""
         return service
 
-    def fresh_for(self, **seconds: float) -> None:
-        """Have tags be fresh, or served late, for so long."""
-        self.start(evolve(self.config, freshness=FreshnessSection(**seconds)))
+    def fresh_for(self, seconds: float) -> None:
+        """Have tags be fresh for so long."""
+        self.start(evolve(self.config, freshness=FreshnessSection(default=seconds)))
 
     def now(self) -> float:
         """The time of day."""
@@ -301,11 +312,11 @@ class FrontTestCase(SynchronousTestCase):
 
     def get(self, host: str, target: str, login: str | None = None, **fields: str) -> Answer:
         """What a GET gets."""
-        return self.ask("GET", host, target, login, **fields).answer()
+        return self.ask("GET", host, target, login, b"", **fields).answer()
 
     def head(self, host: str, target: str, login: str | None = None, **fields: str) -> Answer:
         """What a HEAD gets."""
-        return self.ask("HEAD", host, target, login, **fields).answer()
+        return self.ask("HEAD", host, target, login, b"", **fields).answer()
 
     def assertAsked(self, *questions: str) -> None:
         """Upstream was asked this since the last time, in this order."""

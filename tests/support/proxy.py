@@ -78,10 +78,14 @@ class Proxy:
         }
         self.config.write_text(toml(self.data, listeners | dict(tables)))
 
+    def arguments(self) -> list[str]:
+        """The command line of the process."""
+        return command(self.config)
+
     def start(self) -> None:
         """Start a new process, on the same port and the same data."""
         log = self.directory / "regproxy.log"
-        self.process = Process("regproxy", command(self.config), log=log, env=environment())
+        self.process = Process("regproxy", self.arguments(), log=log, env=environment())
         try:
             self.process.wait_until(lambda: self.get("/healthz") == b"ok\n")
             self.ca_file.write_bytes(self.get("/ca.crt") or b"")

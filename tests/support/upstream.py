@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from attrs import field, frozen
@@ -50,7 +50,7 @@ class Reply:
     """
 
     code: int = 200
-    headers: Mapping[str, str | list[str]] = field(factory=dict)
+    headers: Mapping[str, str | Sequence[str]] = field(factory=dict)
     body: bytes | None = b""
     length: int | None = None
 

@@ -489,19 +489,38 @@ class TLSTests(SynchronousTestCase):
         stream.take()
         self.assertEqual(self.house.clock.getDelayedCalls(), [])
 
-    def test_pipelined_requests(self) -> None:
-        """TLS tells once that the client is behind: the second answer has to know it too."""
-        client = self.connect(serve(MemoryBlob.whole(BIG)))
-        client.send(GET * 3)
+    def take_all(self, client: ClientTLS) -> list[Response]:
         wire = b""
         for _ in range(10 * len(BIG) // 1000):
             if not client.receive() and not self.house.clock.getDelayedCalls():
                 break
             self.house.clock.advance(0)
             wire += client.read()
-        self.assertEqual([answer.body for answer in responses(wire)], [BIG] * 3)
-        self.assertLess(client.server.held_most, len(BIG) / 2)
         client.server.lose(ConnectionDone())
+        return responses(wire)
+
+    def test_pipelined_requests(self) -> None:
+        client = self.connect(serve(MemoryBlob.whole(BIG)))
+        client.send(GET * 3)
+        self.assertEqual([answer.body for answer in self.take_all(client)], [BIG] * 3)
+        self.assertLess(client.server.held_most, len(BIG) / 2)
+
+    def test_behind_with_an_earlier_answer(self) -> None:
+        """TLS tells once that the client is behind: the second answer has to know it too."""
+        serve_slowly = serve(MemoryBlob.whole(BIG))
+
+        def answer(request: StrictRequest) -> None:
+            if request.uri == b"/at-once":
+                request.setHeader(b"Content-Length", b"%d" % len(BIG))
+                request.write(BIG)
+                request.finish()
+            else:
+                serve_slowly(request)
+
+        client = self.connect(answer)
+        client.send(GET.replace(b"/v2/?n=secret", b"/at-once") + GET)
+        self.assertEqual([answer.body for answer in self.take_all(client)], [BIG] * 2)
+        self.assertLess(client.server.held_most, len(BIG) * 1.5)
 
 
 class DisconnectTests(SynchronousTestCase):

@@ -1,0 +1,68 @@
+"""Herds and kills in numbers that are too many for every run, with figures: ``make soak``.
+
+The figures are printed, not judged: they say as much about the machine as about the proxy.
+What is right and what is wrong is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from threading import Barrier
+from time import monotonic
+
+from tests.faults.test_crash import check_kills
+from tests.faults.test_herd import PEAK
+from tests.support.faults import FaultTestCase, MiB, together
+from tests.support.faulty_upstream import Turn
+from tests.support.raw_client import Outcome
+
+
+class HerdSoak(FaultTestCase):
+    """Clients that come at once for one cold blob."""
+
+    def check_herd(self, clients: int, size: int, rate: int) -> None:
+        """*clients* for *size* bytes that upstream sends at *rate* bytes per second."""
+        self.new_proxy()
+        blob = self.blob(size, Turn(rate=rate))
+        barrier = Barrier(clients)
+
+        def fetch() -> Outcome:
+            barrier.wait()
+            return self.fetch(blob)
+
+        calls: list[Callable[[], Outcome]] = [fetch] * clients
+        begun = monotonic()
+        outcomes = together(calls)
+        for outcome in outcomes:
+            self.assert_whole(outcome, blob)
+        (request,) = self.requests(blob)
+        self.assertEqual(request.bytes, size)
+        self.assertLess(self.proxy.peak(), PEAK)
+        assert request.first is not None and request.ended is not None
+        firsts = [outcome.first for outcome in outcomes if outcome.first is not None]
+        own = request.ended - request.first
+        took = max(outcome.ended for outcome in outcomes) - request.first
+        print(
+            f"\n{clients} clients, {size // MiB} MiB at {rate // MiB} MiB/s:"
+            f" upstream's first byte after {request.first - begun:.2f} s, the clients' at the"
+            f" median {median(firsts) - request.first:.2f} s and at the last"
+            f" {max(firsts) - request.first:.2f} s later; upstream took {own:.2f} s, all clients"
+            f" {took:.2f} s ({took / own:.2f}x); peak {self.proxy.peak() / MiB:.0f} MiB"
+        )
+
+    def test_two_hundred(self) -> None:
+        """Many clients."""
+        self.check_herd(200, 16 * MiB, 4 * MiB)
+
+    def test_twenty(self) -> None:
+        """Many bytes."""
+        self.check_herd(20, 256 * MiB, 25 * MiB)
+
+
+class CrashSoak(FaultTestCase):
+    """SIGKILL in the middle of transfers."""
+
+    def test_kill(self) -> None:
+        """Again and again and again."""
+        check_kills(self, 200)

@@ -1,0 +1,300 @@
+"""Tests for :mod:`regproxy.tap`."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import Agent, readBody
+
+from regproxy.config.load import loads
+from regproxy.store.errors import IndexFailed
+from regproxy.tap import (
+    FLUSH_INTERVAL,
+    CurrentFactory,
+    ListenerService,
+    Options,
+    ProxyService,
+    listeners,
+    make_service,
+    makeService,
+)
+from tests.support.memory_network import MemoryNetwork
+
+SECRET = "correct horse battery staple"
+LOCAL = "tcp:0:interface=127.0.0.1"
+
+
+def configuration(directory: Path, extra: str = "") -> str:
+    """The text of a file whose proxy keeps to itself."""
+    return f"""
+data = "{directory}"
+{extra}
+[proxy]
+listen = ["{LOCAL}"]
+[management]
+listen = ["{LOCAL}"]
+"""
+
+
+class OptionsTests(SynchronousTestCase):
+    """The command line"""
+
+    def setUp(self) -> None:
+        self.file = Path(self.mktemp())
+
+    def exits(self, call: Callable[[], object]) -> tuple[Any, str]:
+        """What the program exits with, and what it has printed."""
+        output = io.StringIO()
+        self.patch(sys, "stdout", output)
+        with self.assertRaises(SystemExit) as caught:
+            call()
+        return caught.exception.code, output.getvalue()
+
+    def parse(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions(arguments)
+        return options
+
+    def test_defaults(self) -> None:
+        options = self.parse()
+        self.assertIsNone(options.path)
+        self.assertEqual(options.loaded.proxy.listen, ("tcp:3128",))
+
+    def test_file(self) -> None:
+        """Its path is made absolute: a daemon has another current directory."""
+        self.file.write_text('data = "/srv"')
+        options = self.parse("--config", os.path.relpath(self.file))
+        self.assertEqual(options.path, self.file.absolute())
+        self.assertEqual(options.loaded.data, Path("/srv"))
+
+    def test_bad_file(self) -> None:
+        """The text that twistd ends with names the file and the key."""
+        self.file.write_text('data = "/srv"\n[cache]\nmax_size = "big"\nmaxsize = 1')
+        code, output = self.exits(lambda: self.parse("--config", str(self.file)))
+        self.assertIn(f"{self.file}: cache.max_size: ", code)
+        self.assertIn(f"{self.file}: cache.maxsize: ", code)
+        self.assertNotIn("Traceback", code + output)
+
+    def test_no_file(self) -> None:
+        code, _ = self.exits(lambda: self.parse("--config", "/nonexistent/regproxy.toml"))
+        self.assertIn("/nonexistent/regproxy.toml", code)
+
+    def test_check(self) -> None:
+        """It prints what holds, with all defaults and without secrets, and ends."""
+        self.file.write_text(
+            'data = "/srv"\n[registries."registry.example.com"]\n'
+            f'username = "team"\npassword = "{SECRET}"\n'
+        )
+        code, output = self.exits(lambda: self.parse("--config", str(self.file), "--check"))
+        self.assertEqual(code, 0)
+        self.assertNotIn(SECRET, output)
+        self.assertIn("team", output)
+        again = loads(output.replace("********", "x"), "f", data=None)
+        self.assertEqual(again.data, Path("/srv"))
+
+    def test_check_of_a_bad_file(self) -> None:
+        self.file.write_text("[")
+        code, output = self.exits(lambda: self.parse("--check", "--config", str(self.file)))
+        self.assertIn(str(self.file), code)
+        self.assertEqual(output, "")
+
+    def test_bad_ca(self) -> None:
+        """A CA that cannot be used is told of in one text too."""
+        directory = Path(self.mktemp())
+        (directory / "ca").mkdir(parents=True)
+        (directory / "ca" / "ca.crt").write_text("garbage")
+        self.file.write_text(configuration(directory))
+        options = self.parse("--config", str(self.file))
+        code, _ = self.exits(lambda: makeService(options))
+        self.assertIn("ca.crt", code)
+
+
+class ListenerTests(SynchronousTestCase):
+    """ListenerService"""
+
+    def bind(self, description: str) -> str:
+        """The text with which the program ends."""
+        service = ListenerService(reactor, description, Factory.forProtocol(Protocol))
+        with self.assertRaises(SystemExit) as caught:
+            service.privilegedStartService()
+        code = caught.exception.code
+        assert isinstance(code, str)
+        self.assertIn(description, code)
+        self.assertNotIn("\n", code)
+        return code
+
+    def test_in_use(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            text = self.bind(f"tcp:{port}:interface=127.0.0.1")
+        self.assertIn("cannot listen", text)
+
+    def test_no_endpoint(self) -> None:
+        """Descriptions that mean nothing."""
+        for description in (
+            "3128",
+            "carrier-pigeon:1",
+            "tcp:http",
+            "tcp:1:2:3:4:5",
+            "ssl:443:privateKey=/nonexistent/key.pem",
+        ):
+            self.assertIn("not an endpoint", self.bind(description))
+
+    def test_sections(self) -> None:
+        """Every way in that has a section."""
+        config = loads('data = "/srv"\n[tls]\nlisten = ["tcp:443"]', "f", data=None)
+        self.assertEqual(
+            listeners(config),
+            {
+                "proxy": ("tcp:3128",),
+                "tls": ("tcp:443",),
+                "management": ("tcp:8080:interface=127.0.0.1",),
+            },
+        )
+
+
+class CurrentFactoryTests(SynchronousTestCase):
+    """CurrentFactory"""
+
+    def test_follows(self) -> None:
+        """Each connection is built by the factory of its moment."""
+        kinds: list[type[Protocol]] = [type("Old", (Protocol,), {}), type("New", (Protocol,), {})]
+        current = Factory.forProtocol(kinds[0])
+        factory = CurrentFactory(lambda: current)
+        factory.doStart()
+        self.assertIsInstance(factory.buildProtocol(None), kinds[0])
+        current = Factory.forProtocol(kinds[1])
+        self.assertIsInstance(factory.buildProtocol(None), kinds[1])
+        factory.doStop()
+
+
+class StoreTests(SynchronousTestCase):
+    """The store's part of the service, without threads."""
+
+    def service(self, directory: Path) -> ProxyService:
+        config = loads(configuration(directory), "f", data=None)
+        service = make_service(MemoryNetwork(), config, None)
+        assert isinstance(service, ProxyService)
+        return service
+
+    def test_unusable(self) -> None:
+        """A cache directory that is none ends the program with a text."""
+        directory = Path(self.mktemp())
+        service = self.service(directory)
+        (directory / "cache").write_text("a file")
+        with self.assertRaises(SystemExit) as caught:
+            IService(service.services[0]).startService()
+        self.assertIn(str(directory / "cache"), str(caught.exception.code))
+
+    def test_flush_fails(self) -> None:
+        """A failure is logged, and the timer goes on."""
+        service = self.service(Path(self.mktemp()))
+        network = service.services[1].clock = MemoryNetwork()
+        failures: list[Deferred[None]] = []
+
+        def flush() -> Deferred[None]:
+            failures.append(fail(IndexFailed("disk full")))
+            return failures[-1]
+
+        foundation = service.services[0]._foundation
+        self.patch(foundation.store, "flush_access_times", flush)
+        service.services[1].startService()
+        network.pump([FLUSH_INTERVAL] * 2)
+        self.assertEqual(len(failures), 3)
+        self.assertEqual(len(self.flushLoggedErrors(IndexFailed)), 3)
+        self.successResultOf(service.services[1].stopService())
+
+
+class RunningTests(TestCase):
+    """A whole proxy on the real reactor."""
+
+    async def start(self, extra: str = "") -> ProxyService:
+        """Start one; it is stopped when the test is over."""
+        self.directory = Path(self.mktemp()).absolute()
+        self.file = Path(self.mktemp()).absolute()
+        self.file.write_text(configuration(self.directory, extra))
+        options = Options()
+        options.parseOptions(["--config", str(self.file)])
+        service = makeService(options)
+        assert isinstance(service, ProxyService)
+        service.privilegedStartService()
+        service.startService()
+        self.addCleanup(service.stopService)
+        return service
+
+    async def get(self, service: ProxyService, path: str) -> bytes:
+        """What the proxy port answers."""
+        (port,) = (
+            child.port.getHost().port
+            for child in service.services[2:3]
+            if isinstance(child, ListenerService) and child.port is not None
+        )
+        url = f"http://127.0.0.1:{port}{path}".encode()
+        response = await Agent(reactor).request(b"GET", url)
+        body: bytes = await readBody(response)
+        return body
+
+    async def test_starts_and_stops(self) -> None:
+        """It serves; and when it has stopped there are no threads and no ports."""
+        before = set(threading.enumerate())
+        service = await self.start()
+        self.assertEqual(await self.get(service, "/healthz"), b"ok\n")
+        self.assertTrue((self.directory / "cache" / "index.sqlite3").exists())
+        await service.disownServiceParent() if service.parent else await service.stopService()
+        self.assertEqual(set(threading.enumerate()) - before, set())
+        self.assertEqual(
+            [child.port for child in service.services if isinstance(child, ListenerService)],
+            [None, None],
+        )
+
+    async def test_reload(self) -> None:
+        """SIGHUP: a good file counts from the next request on."""
+        service = await self.start()
+        first = service.house
+        self.assertEqual(first.config.freshness.default, 0.0)
+        self.file.write_text(configuration(self.directory, "[freshness]\ndefault = '1h'"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        while service.house is first:
+            await deferLater(reactor, 0.01)
+        self.assertEqual(service.house.config.freshness.default, 3600.0)
+        self.assertEqual(await self.get(service, "/healthz"), b"ok\n")
+
+    async def test_reload_of_a_bad_file(self) -> None:
+        """It is told of, and the old one goes on."""
+        service = await self.start()
+        first = service.house
+        for text in "[", configuration(self.directory, "[cache]\nmax_size = 'x'"):
+            self.file.write_text(text)
+            with capturedLogs() as events:
+                service.reload()
+            self.assertIs(service.house, first)
+            (event,) = (event for event in events if "reason" in event)
+            self.assertIn(str(self.file), event["reason"])
+        self.file.unlink()
+        service.reload()
+        self.assertIs(service.house, first)
+        self.assertEqual(await self.get(service, "/healthz"), b"ok\n")
+
+    async def test_reload_of_what_is_fixed(self) -> None:
+        """What takes a restart is warned of."""
+        service = await self.start()
+        text = self.file.read_text()
+        self.file.write_text(text.replace(LOCAL, "tcp:1:interface=127.0.0.1", 1))
+        with capturedLogs() as events:
+            service.reload()
+        self.assertIn("restart", " ".join(str(event["log_format"]) for event in events))
