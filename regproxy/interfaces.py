@@ -65,6 +65,7 @@ class IUpstream(Interface):
         authorization: bytes | None = None,
         body: IBodyProducer | None = None,
         inject: bool = True,
+        anonymous: bool = False,
     ) -> Awaitable[IResponse]:
         """Ask *host*, and answer with the final response, its body not yet delivered.
 

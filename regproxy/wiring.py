@@ -37,6 +37,7 @@ from regproxy.registry.resource import RegistryResource
 from regproxy.registry.service import RegistryService
 from regproxy.registry.tags import TagService
 from regproxy.registry.tokens import ClientFirst, TokenKey
+from regproxy.registry.visibility import Visibility
 from regproxy.store.disk import BlobDirectory, ThreadWorkers
 from regproxy.store.index import Index
 from regproxy.store.store import Store
@@ -121,6 +122,9 @@ class House:
             foundation.store,
             upstream,
             foundation.grants,
+            Visibility(
+                foundation.index, upstream, reactor, time.time, config.freshness.stale_if_error
+            ),
             config.limits,
             FillRules(finish_abandoned=config.cache.finish_abandoned),
             reactor,
@@ -135,7 +139,10 @@ class House:
             time.time,
         )
         service = ClientFirst(
-            RegistryService(content, tags, upstream), config, foundation.token_key, time.time
+            RegistryService(content, tags, upstream, time.time),
+            config,
+            foundation.token_key,
+            time.time,
         )
         registries = RegistryResource(service, config, reactor)
         management = ManagementSite(

@@ -14,29 +14,27 @@ class Verdict(Enum):
     GRANTED = "upstream accepted this login for this repository a moment ago"
     PUBLIC = "upstream serves this repository to anybody"
     # Ask upstream, for this very object, in this client's name.
-    CONFIRM_LOGIN = "this login was not seen for this repository"
-    CONFIRM_MEMBERSHIP = "the digest was not seen in this repository"
+    CONFIRM = "this login was not seen for this repository"
 
     @property
     def serve(self) -> bool:
         """Whether no question is left."""
-        return self in (Verdict.SHARED, Verdict.GRANTED, Verdict.PUBLIC)
+        return self is not Verdict.CONFIRM
 
 
-def may_read(access: Access, *, member: bool, granted: bool, public: bool) -> Verdict:
-    """Whether an object may be served.
+def may_read(access: Access, *, granted: bool, public: bool) -> Verdict:
+    """Whether what is known to be in a repository may be served.
+
+    A digest alone is no authority: of an object that is not known in the repository that
+    it is asked from, upstream has to be asked first.
 
     Args:
         access: the registry's rule.
-        member: the object is known in the repository that it is asked from. A
-            digest alone is no authority: it may have come from a private one.
         granted: this login was accepted upstream for this repository lately.
         public: the repository was readable without a login lately.
     """
-    if not member:
-        return Verdict.CONFIRM_MEMBERSHIP
     if access is Access.SHARED:
         return Verdict.SHARED
     if public:
         return Verdict.PUBLIC
-    return Verdict.GRANTED if granted else Verdict.CONFIRM_LOGIN
+    return Verdict.GRANTED if granted else Verdict.CONFIRM

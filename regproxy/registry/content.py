@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
-from regproxy.config.model import LimitsSection
+from regproxy.config.model import Access, LimitsSection
 from regproxy.interfaces import IBlob, IUpstream
 from regproxy.oci.errors import RegistryError, Unavailable
 from regproxy.oci.names import Digest, Host, Repository
@@ -49,15 +49,16 @@ from regproxy.registry.errors import answer_to
 from regproxy.registry.grants import Grants
 from regproxy.registry.straight import StraightBlob
 from regproxy.registry.transfer import Transfer
+from regproxy.registry.visibility import Visibility
 from regproxy.registry.waiting import Leaders
 from regproxy.store.errors import StoreError
 from regproxy.store.store import Store
 from regproxy.upstream.body import discard
 from regproxy.upstream.errors import UpstreamBroken, UpstreamError
 
-# The registry cannot be asked without a transfer.
 # Logins that a transfer may go on with.
 MAX_ASKS: Final = 4
+# The registry cannot be asked without a transfer.
 NO_HEAD: Final = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
 
 
@@ -104,6 +105,7 @@ class ContentService:
         store: Store,
         upstream: IUpstream,
         grants: Grants,
+        visibility: Visibility,
         limits: LimitsSection,
         rules: FillRules,
         clock: IReactorTime,
@@ -112,6 +114,7 @@ class ContentService:
         self._store = store
         self._upstream = upstream
         self._grants = grants
+        self._visibility = visibility
         self._limits = limits
         self._clock = clock
         self._fetching = Leaders()
@@ -140,6 +143,10 @@ class ContentService:
             if ask.method == b"HEAD":
                 return await self._describe(ask, wanted)
             return await self._lead(wanted, self._open(ask, wanted))
+
+    def knows(self, host: Host) -> bool:
+        """Whether there has ever been content of *host*."""
+        return self._store.index.knows(host)
 
     def is_here(self, digest: Digest) -> bool:
         """Whether the content is stored or arriving."""
@@ -171,25 +178,26 @@ class ContentService:
         question = (wanted.host, wanted.repository, wanted.digest, ask.login)
         while True:
             known = self._store.index.membership(wanted.host, wanted.repository, wanted.digest)
-            verdict = may_read(
-                ask.section.effective_access,
-                member=known is not None,
-                granted=self._grants.holds(wanted.host, wanted.repository, ask.login),
-                public=self._grants.is_public(wanted.host, wanted.repository),
-            )
-            if known is not None and verdict.serve:
+            if known is not None and self.trusts(ask, wanted.repository):
                 return known
-            if question not in self._confirming:
-                return await self._confirming.lead(question, self._confirm(ask, wanted), _ignore)
-            await self._confirming.led(question)
+            try:
+                if question not in self._confirming:
+                    confirming = self._confirm(ask, wanted)
+                    return await self._confirming.lead(question, confirming, _ignore)
+                await self._confirming.led(question)
+            except Unconfirmed:
+                # What anybody could read when upstream was last there may be read on.
+                if known is None or not self._visibility.was_public(wanted.host, wanted.repository):
+                    raise
+                return known
 
     def trusts(self, ask: Ask, repository: Repository) -> bool:
         """Whether this client is known to be one who may read *repository*."""
+        login = ask.login
         verdict = may_read(
             ask.section.effective_access,
-            member=True,
-            granted=self._grants.holds(ask.host, repository, ask.login),
-            public=self._grants.is_public(ask.host, repository),
+            granted=login is not None and self._grants.holds(ask.host, repository, login),
+            public=self._visibility.is_public(ask.host, repository),
         )
         return verdict.serve
 
@@ -208,13 +216,21 @@ class ContentService:
             return await self.learn(ask, wanted, media_type_of(response))
         if not 400 <= response.code < 500:
             raise Unconfirmed(f"it answered {response.code}")
-        if response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        refused = response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+        if refused and ask.login is not None:
             self._grants.revoke(wanted.host, wanted.repository, ask.login)
         raise Refused(response)
 
     async def learn(self, ask: Ask, wanted: Wanted, media_type: str) -> str:
         """Remember that upstream served *wanted* to this client, and as what."""
-        self._grants.accept(wanted.host, wanted.repository, ask.login)
+        host, repository = wanted.host, wanted.repository
+        if ask.login is None:
+            self._visibility.seen(host, repository, public=True)
+        else:
+            self._grants.accept(host, repository, ask.login)
+            if ask.section.effective_access is Access.VERIFY:
+                accept = b", ".join(ask.content_headers().getRawHeaders(b"accept", []))
+                self._visibility.find_out(host, repository, wanted.target, accept)
         try:
             await self._store.index.put_membership(
                 wanted.host, wanted.repository, wanted.digest, media_type

@@ -14,14 +14,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from regproxy.oci.names import Host, Repository
 
-# A login that was accepted stands for this long; a repository that was readable
-# without one, for the longer time. In seconds.
+# Seconds for which a login that was accepted stands.
 LOGIN_LIFETIME: Final = 300.0
-PUBLIC_LIFETIME: Final = 3600.0
 # Each takes about 200 bytes; the oldest go first.
 MAX_GRANTS: Final = 100_000
 
-_Key = tuple[Host, Repository, bytes | None]
+_Key = tuple[Host, Repository, bytes]
 
 
 class Grants:
@@ -35,30 +33,23 @@ class Grants:
         self._key = os.urandom(32)
         self._expiry: OrderedDict[_Key, float] = OrderedDict()
 
-    def accept(self, host: Host, repository: Repository, authorization: bytes | None) -> None:
-        """Upstream served *repository* to this login; None is nobody in particular."""
+    def accept(self, host: Host, repository: Repository, authorization: bytes) -> None:
+        """Upstream served *repository* to this login."""
         key = self._entry(host, repository, authorization)
-        lifetime = PUBLIC_LIFETIME if authorization is None else LOGIN_LIFETIME
-        self._expiry[key] = self._clock.seconds() + lifetime
+        self._expiry[key] = self._clock.seconds() + LOGIN_LIFETIME
         self._expiry.move_to_end(key)
         if len(self._expiry) > MAX_GRANTS:
             self._expiry.popitem(last=False)
 
-    def revoke(self, host: Host, repository: Repository, authorization: bytes | None) -> None:
+    def revoke(self, host: Host, repository: Repository, authorization: bytes) -> None:
         """Upstream refused *repository* to this login."""
         self._expiry.pop(self._entry(host, repository, authorization), None)
 
-    def holds(self, host: Host, repository: Repository, authorization: bytes | None) -> bool:
+    def holds(self, host: Host, repository: Repository, authorization: bytes) -> bool:
         """Whether this very login was accepted lately."""
         expiry = self._expiry.get(self._entry(host, repository, authorization))
         return expiry is not None and self._clock.seconds() < expiry
 
-    def is_public(self, host: Host, repository: Repository) -> bool:
-        """Whether the repository was readable without a login lately."""
-        return self.holds(host, repository, None)
-
-    def _entry(self, host: Host, repository: Repository, authorization: bytes | None) -> _Key:
-        if authorization is None:
-            return host, repository, None
+    def _entry(self, host: Host, repository: Repository, authorization: bytes) -> _Key:
         mac = hashlib.blake2b(authorization, key=self._key, digest_size=16).digest()
         return host, repository, mac

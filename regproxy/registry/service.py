@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from http import HTTPStatus
+
 from regproxy.config.model import Push
 from regproxy.interfaces import IUpstream
 from regproxy.oci.errors import MethodNotAllowed
@@ -10,6 +13,7 @@ from regproxy.oci.routes import (
     BlobRoute,
     CatalogRoute,
     ManifestRoute,
+    OtherRoute,
     Ping,
     ReferrersRoute,
     TagsRoute,
@@ -18,25 +22,36 @@ from regproxy.oci.routes import (
     manifest_target,
 )
 from regproxy.policy.caching import CacheStatus, Forward, Kind
-from regproxy.registry.ask import Answer, Ask, Relayed, Wanted
+from regproxy.policy.tokens import TokenRequest, token_answer
+from regproxy.registry.ask import Answer, Ask, Made, Relayed, Wanted
 from regproxy.registry.content import ContentService
 from regproxy.registry.tags import TagService
+from regproxy.upstream.body import discard
+from regproxy.upstream.errors import UpstreamError, UpstreamLoginFailed
 
 READS = (b"GET", b"HEAD")
 # What the proxy's own login is for. Not for a token service, whose answer would hand
 # the login to the client: some have their realm below /v2/, as quay.io has.
+_OFFLINE_TOKEN = "offline"
 _READABLE = (Ping, ManifestRoute, BlobRoute, TagsRoute, ReferrersRoute, CatalogRoute)
 
 
 class RegistryService:
     """Answers requests to registries."""
 
-    def __init__(self, content: ContentService, tags: TagService, upstream: IUpstream) -> None:
+    def __init__(
+        self,
+        content: ContentService,
+        tags: TagService,
+        upstream: IUpstream,
+        now: Callable[[], float],
+    ) -> None:
+        self._now = now
         self._content = content
         self._tags = tags
         self._upstream = upstream
 
-    async def answer(self, ask: Ask) -> Answer:
+    async def answer(self, ask: Ask) -> Answer | Made:
         """Answer *ask*.
 
         Raises:
@@ -52,7 +67,7 @@ class RegistryService:
                 case BlobRoute(repository, digest):
                     kind, target = Kind.BLOB, blob_target(repository, digest)
                 case _:
-                    return await self._pass(ask)
+                    return await self._read(ask)
             # Upstream is asked for what the answer is kept and confirmed as, and nothing else
             # that a client may have put into the target.
             wanted = Wanted(kind, ask.host, repository, digest, target)
@@ -72,6 +87,39 @@ class RegistryService:
             match ask.route:
                 case ManifestRoute(repository, Tag() as tag) if taken:
                     self._tags.forget(ask.host, repository, tag)
+
+    async def _read(self, ask: Ask) -> Answer | Made:
+        """Have upstream answer; without it, let a client that wants to pull go on.
+
+        What it asks for next may be here. The token is worth nothing anywhere, and what
+        needs a login is refused.
+        """
+        try:
+            answer = await self._pass(ask)
+        except UpstreamLoginFailed:
+            raise
+        except UpstreamError as error:
+            made = self._offline_answer(ask, error.message)
+            if made is None:
+                raise
+            return made
+        status = answer.response.code
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return answer
+        made = self._offline_answer(ask, f"upstream answered {status}")
+        if made is None:
+            return answer
+        discard(answer.response)
+        return made
+
+    def _offline_answer(self, ask: Ask, reason: str) -> Made | None:
+        match ask.route:
+            case Ping() if self._content.knows(ask.host):
+                return Made(b"{}", "application/json", f"offline: {reason}")
+            case OtherRoute() if TokenRequest.parse(ask.route.target).service is not None:
+                token = token_answer(_OFFLINE_TOKEN, self._now())
+                return Made(token, "application/json", f"offline: {reason}")
+        return None
 
     async def _pass(self, ask: Ask) -> Relayed:
         """Have upstream answer, and keep nothing."""

@@ -21,7 +21,7 @@ from regproxy.config.model import FreshnessSection, LimitsSection
 from regproxy.interfaces import IUpstream
 from regproxy.oci.conditional import etag_of
 from regproxy.oci.errors import BlobDigestInvalid
-from regproxy.oci.media_types import normalise_accept
+from regproxy.oci.media_types import accepts, normalise_accept
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.oci.routes import manifest_target
 from regproxy.policy.caching import CacheStatus, Forward, Kind, NoStore, why_not_stored
@@ -98,11 +98,25 @@ class TagService:
             entry = self._store.index.tag(key)
             if entry is not None and self._content.is_here(entry.digest):
                 return await self._answer_known(question, entry)
+            variant = self._variant(ask, repository, tag)
+            if variant is not None:
+                return await self._answer_known(question, variant, ours=False)
             if ask.method == b"HEAD" and self._can_head(ask.host):
                 return await self._describe(question)
             if key not in self._fetching:
                 return await self._fetching.lead(key, self._fetch(question, None), drop)
             await self._fetching.led(key)
+
+    def _variant(self, ask: Ask, repository: Repository, tag: Tag) -> TagEntry | None:
+        """What another kind of client got for *tag*, if this one would take it.
+
+        Upstream may have something better for this one, so it is asked by HEAD first; when
+        it says the same, or nothing, no GET is spent.
+        """
+        for entry in self._store.index.variants(ask.host, repository, tag):
+            if accepts(ask.accept, entry.media_type) and self._content.is_here(entry.digest):
+                return entry
+        return None
 
     async def _get(self, question: _Question, entry: TagEntry | None) -> Answer:
         """GET the tag; what comes is seen to even when the client leaves meanwhile."""
@@ -116,10 +130,12 @@ class TagService:
 
     # A tag whose content is stored.
 
-    async def _answer_known(self, question: _Question, entry: TagEntry) -> Answer:
+    async def _answer_known(
+        self, question: _Question, entry: TagEntry, *, ours: bool = True
+    ) -> Answer:
         age = self._now() - entry.checked_at
         freshness = judge(self._freshness, question.tag, age)
-        if freshness is Freshness.FRESH:
+        if freshness is Freshness.FRESH and ours:
             return await self._serve(question, entry, CacheStatus(detail="fresh"), None)
         try:
             answer = await self._revalidate(question, entry)

@@ -39,6 +39,12 @@ CREATE TABLE membership (
     media_type TEXT NOT NULL,
     PRIMARY KEY (host, repository, digest)
 ) WITHOUT ROWID;
+CREATE TABLE public (
+    host TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    seen_at REAL NOT NULL,
+    PRIMARY KEY (host, repository)
+) WITHOUT ROWID;
 CREATE TABLE tag (
     host TEXT NOT NULL,
     repository TEXT NOT NULL,
@@ -126,6 +132,17 @@ class Index:
         )
         return None if row is None else TagEntry(Digest.parse(row[0]), row[1], row[2])
 
+    def variants(self, host: Host, repository: Repository, tag: Tag) -> list[TagEntry]:
+        """Where *tag* pointed under whatever Accept, what was checked last first."""
+        rows = self._rows(
+            "SELECT digest, media_type, checked_at FROM tag"
+            " WHERE host = ? AND repository = ? AND tag = ? ORDER BY checked_at DESC",
+            str(host),
+            str(repository),
+            str(tag),
+        )
+        return [TagEntry(Digest.parse(row[0]), row[1], row[2]) for row in rows]
+
     def put_tag(self, key: TagKey, entry: TagEntry) -> Deferred[None]:
         """Record where *key* points now."""
         return self._write(
@@ -161,6 +178,31 @@ class Index:
             [(str(host), str(repository), str(digest), media_type)],
         )
 
+    def knows(self, host: Host) -> bool:
+        """Whether anything of *host* is known."""
+        row = self._row("SELECT 1 FROM membership WHERE host = ? LIMIT 1", str(host))
+        return row is not None
+
+    # Which repository anybody may read.
+
+    def public_at(self, host: Host, repository: Repository) -> float | None:
+        """When *repository* was last seen to be readable without a login, if ever."""
+        row = self._row(
+            "SELECT seen_at FROM public WHERE host = ? AND repository = ?",
+            str(host),
+            str(repository),
+        )
+        return None if row is None else float(row[0])
+
+    def put_public(
+        self, host: Host, repository: Repository, seen_at: float | None
+    ) -> Deferred[None]:
+        """Record when *repository* was readable without a login; None: it is not any more."""
+        key = (str(host), str(repository))
+        if seen_at is None:
+            return self._write("DELETE FROM public WHERE host = ? AND repository = ?", [key])
+        return self._write("INSERT OR REPLACE INTO public VALUES (?, ?, ?)", [(*key, seen_at)])
+
     # Content.
 
     def put_content(self, digest: Digest, size: int, now: float) -> Deferred[None]:
@@ -184,8 +226,11 @@ class Index:
         )
 
     def _row(self, query: str, *key: str) -> Any:
+        return next(iter(self._rows(query, *key)), None)
+
+    def _rows(self, query: str, *key: str) -> list[Any]:
         try:
-            return self._reader.execute(query, key).fetchone()
+            return self._reader.execute(query, key).fetchall()
         except sqlite3.Error as error:
             raise IndexFailed(f"{self._path}: {error}") from error
 

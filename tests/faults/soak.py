@@ -7,15 +7,20 @@ What is right and what is wrong is judged.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from threading import Barrier
 from time import monotonic
+from typing import Final
 
 from tests.faults.test_crash import check_kills
 from tests.faults.test_herd import PEAK
 from tests.support.faults import FaultTestCase, MiB, together
-from tests.support.faulty_upstream import Turn
+from tests.support.faulty_upstream import End, Turn
 from tests.support.raw_client import Outcome
+
+_SIZE: Final = MiB
+_STOP: Final = _SIZE // 2
 
 
 class HerdSoak(FaultTestCase):
@@ -66,3 +71,27 @@ class CrashSoak(FaultTestCase):
     def test_kill(self) -> None:
         """Again and again and again."""
         check_kills(self, 200)
+
+
+class HopelessSoak(FaultTestCase):
+    """Upstream never gets well. The clients are told in time, and nothing is served of it."""
+
+    def test_given_up(self) -> None:
+        """Whatever it is that goes on for ever."""
+        turns = {
+            "truncated": [Turn(stop=_STOP)],
+            "reset": [Turn(stop=_STOP, end=End.RESET)],
+            "stall": [Turn(stop=_STOP, end=End.STALL)],
+            "drip": [Turn(rate=1)],
+            "announced too much": [Turn(announced=_SIZE + 1000)],
+            "errors": [Turn(stop=_STOP), Turn(status=503)],
+            "refusals": [Turn(stop=_STOP), Turn(status=404)],
+        }
+        blobs = {name: self.blob(_SIZE, *each) for name, each in turns.items()}
+        outcomes = together(partial(self.fetch, blob) for blob in blobs.values())
+        for (name, blob), outcome in zip(blobs.items(), outcomes, strict=True):
+            with self.subTest(upstream=name):
+                self.assert_cut(outcome)
+                self.assertFalse(self.proxy.stored(blob.digest).exists())
+                self.assertLessEqual(len(self.requests(blob)), 8)
+        self.assert_serves()

@@ -145,28 +145,8 @@ class WrongBytesTests(FaultTestCase):
         self.assert_serves()
 
 
-class HopelessTests(FaultTestCase):
-    """Upstream never gets well. The clients are told in time, and nothing is kept."""
-
-    def test_given_up(self) -> None:
-        """Whatever it is that goes on for ever."""
-        turns = {
-            "truncated": [Turn(stop=STOP)],
-            "reset": [Turn(stop=STOP, end=End.RESET)],
-            "stall": [Turn(stop=STOP, end=End.STALL)],
-            "drip": [Turn(rate=1)],
-            "announced too much": [Turn(announced=SIZE + 1000)],
-            "errors": [Turn(stop=STOP), Turn(status=503)],
-            "refusals": [Turn(stop=STOP), Turn(status=404)],
-        }
-        blobs = {name: self.blob(SIZE, *each) for name, each in turns.items()}
-        outcomes = together(partial(self.fetch, blob) for blob in blobs.values())
-        for (name, blob), outcome in zip(blobs.items(), outcomes, strict=True):
-            with self.subTest(upstream=name):
-                self.assert_cut(outcome)
-                self.assertFalse(self.proxy.stored(blob.digest).exists())
-                self.assertLessEqual(len(self.requests(blob)), 8)
-        self.assert_serves()
+class NothingTests(FaultTestCase):
+    """Upstream gives nothing at all, or stops in the middle: noticed in time."""
 
     def test_silent_from_the_start(self) -> None:
         """No head of an answer: 504 after ``upstream_head``."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import random
 from functools import partial
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
-from tests.support.faults import Blob, FaultTestCase, MiB, together
+from tests.support.faults import Blob, FaultProxy, FaultTestCase, KiB, MiB, together
 from tests.support.faulty_upstream import Turn
 from tests.support.raw_client import Outcome
 
-ROUNDS: Final = 20
 #: Seconds that a start may take.
 START: Final = 5.0
+# Proxies that are killed side by side: most of the time goes into starting them.
+_LANES: Final = 2
 
 
 class CrashTests(FaultTestCase):
@@ -22,55 +24,105 @@ class CrashTests(FaultTestCase):
 
     def test_kill(self) -> None:
         """Again and again."""
-        check_kills(self, ROUNDS)
+        check_kills(self, 20)
 
-
-def check_kills(case: FaultTestCase, rounds: int) -> None:
-    """Kill a proxy of the test's own *rounds* times; go on where it was."""
-    chance = random.Random(1)
-    proxy = case.new_proxy()
-    blobs: list[Blob] = []
-    resumed = 0
-    for _ in range(rounds):
-        blob = case.blob(2 * MiB, Turn(rate=4 * MiB))
-        small = case.blob(64 << 10)
-        # From before the first byte to after the commit.
-        delay = chance.uniform(0.0, 0.7)
-        together(
-            [partial(_leave, case, blob), partial(_leave, case, small)] * 2
-            + [partial(_kill, case, delay)]
-        )
-        begun = monotonic()
+    def test_resumed(self) -> None:
+        """The next process goes on where the last one was."""
+        proxy = self.new_proxy()
+        size = 32 * MiB
+        blob = self.blob(size, Turn(rate=32 * MiB), Turn())
+        leader = self.get(blob)
+        leader.take(size * 3 // 4)
+        proxy.process.kill()
+        leader.close()
         proxy.start()
-        case.assertLess(monotonic() - begun, START)
-        case.watch(proxy.process)
-        for each in (blob, small):
-            case.assert_whole(case.fetch(each), each)
-        resumed += any(request.start > 0 for request in case.requests(blob))
-        blobs += [blob, small]
-    for path in (proxy.cache / "blobs").rglob("*"):
-        if path.is_file():
-            case.assertEqual(hashlib.sha256(path.read_bytes()).hexdigest(), path.name)
-    for blob in blobs:
-        before = len(case.requests(blob))
-        case.assert_whole(case.fetch(blob), blob)
-        case.assertEqual(len(case.requests(blob)), before)
-    # Each kill in the middle of a body left a part to go on from.
-    case.assertGreater(resumed, rounds // 4)
-    case.wait_for(lambda: not proxy.partial_files())
+        self.assert_whole(self.fetch(blob), blob)
+        _, second = self.requests(blob)
+        self.assertGreater(second.start, size // 4)
+        self.assertEqual(second.bytes, size - second.start)
+        self.wait_for(lambda: not proxy.partial_files())
+
+    def test_damaged_part(self) -> None:
+        """What is left of a transfer, and is not what it was: never served."""
+        proxy = self.new_proxy()
+        size = 32 * MiB
+        blob = self.blob(size, Turn(rate=32 * MiB), Turn())
+        leader = self.get(blob)
+        leader.take(size * 3 // 4)
+        proxy.process.kill()
+        leader.close()
+        for path in (proxy.cache / "fills").iterdir():
+            _damage(path)
+        proxy.start()
+        outcome = self.fetch(blob)
+        if outcome.complete:
+            self.assert_whole(outcome, blob)
+        self.assert_whole(self.fetch(blob), blob)
+        self.wait_for(lambda: not proxy.partial_files())
 
 
-def _leave(case: FaultTestCase, blob: Blob) -> Outcome | None:
-    """Fetch as far as it goes."""
-    try:
-        outcome = case.fetch(blob)
-    except OSError:
-        return None
-    if outcome.complete:
-        case.assert_whole(outcome, blob)
-    return outcome
+def check_kills(case: FaultTestCase, kills: int) -> None:
+    """Kill proxies *kills* times altogether, at every moment of a transfer."""
+    lanes = [_Lane(case, case.new_proxy(), kills // _LANES, seed) for seed in range(_LANES)]
+    together(lane.run for lane in lanes)
 
 
-def _kill(case: FaultTestCase, delay: float) -> None:
-    sleep(delay)
-    case.proxy.process.kill()
+class _Lane:
+    """One proxy, killed and started again and again."""
+
+    def __init__(self, case: FaultTestCase, proxy: FaultProxy, kills: int, seed: int) -> None:
+        self._case = case
+        self._proxy = proxy
+        self._client = proxy.client
+        self._kills = kills
+        self._chance = random.Random(seed)
+
+    def run(self) -> None:
+        """Do it."""
+        case, proxy = self._case, self._proxy
+        blobs: list[Blob] = []
+        for _ in range(self._kills):
+            large = case.blob(2 * MiB, Turn(rate=4 * MiB), Turn())
+            small = case.blob(64 * KiB)
+            blobs += [large, small]
+            clients = [partial(self._try, blob) for blob in (large, small)] * 2
+            # From before the first byte to after the commit.
+            together([*clients, partial(self._kill, self._chance.uniform(0.0, 0.6))])
+            begun = monotonic()
+            proxy.start()
+            case.assertLess(monotonic() - begun, START)
+            for blob in (large, small):
+                case.assert_whole(self._fetch(blob), blob)
+        for path in (proxy.cache / "blobs").rglob("*"):
+            if path.is_file():
+                case.assertEqual(hashlib.sha256(path.read_bytes()).hexdigest(), path.name)
+        for blob in blobs:
+            before = len(case.requests(blob))
+            case.assert_whole(self._fetch(blob), blob)
+            case.assertEqual(len(case.requests(blob)), before)
+        case.wait_for(lambda: not proxy.partial_files())
+
+    def _fetch(self, blob: Blob) -> Outcome:
+        return self._client.get(blob.host, blob.path).finish()
+
+    def _try(self, blob: Blob) -> None:
+        """Fetch as far as it goes; what is complete is right."""
+        try:
+            outcome = self._fetch(blob)
+        except OSError:
+            return
+        if outcome.complete:
+            self._case.assert_whole(outcome, blob)
+
+    def _kill(self, delay: float) -> None:
+        sleep(delay)
+        self._proxy.process.kill()
+
+
+def _damage(path: Path) -> None:
+    """Flip a bit in the middle of the file at *path*."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))

@@ -18,7 +18,7 @@ class HerdTests(FaultTestCase):
     def test_herd(self) -> None:
         """Two hundred clients, a cold blob: one GET, and memory does not grow with them."""
         self.new_proxy()
-        blob = self.blob(2 * MiB, Turn(rate=2 * MiB))
+        blob = self.blob(MiB, Turn(rate=MiB))
         outcomes = together([partial(self.fetch, blob)] * 200)
         for outcome in outcomes:
             self.assert_whole(outcome, blob)

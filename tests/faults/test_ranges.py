@@ -50,7 +50,7 @@ class RangeTests(FaultTestCase):
 
     def test_far(self) -> None:
         """Far ahead of it: they are there before the transfer is, by a request of their own."""
-        size, far = 24 * MiB, 20 * MiB
+        size, far = 16 * MiB, 12 * MiB
         blob = self.blob(size, Turn(rate=8 * MiB))
         leader = self.get(blob)
         leader.take(KiB)

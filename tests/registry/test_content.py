@@ -60,7 +60,7 @@ class BlobTests(FrontTestCase):
         self.assertEqual(client.answer().body, BLOB[:10])
         response.send(BLOB[10:-1])
         answer = client.answer()
-        self.assertEqual((answer.body, answer.whole), (BLOB[:-2], False))
+        self.assertEqual((answer.body, answer.whole), (BLOB[:-1], False))
         response.send(BLOB[-1:])
         response.end()
         self.assertEqual(client.answer().body, BLOB)

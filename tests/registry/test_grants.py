@@ -26,23 +26,16 @@ class GrantsTests(SynchronousTestCase):
         self.grants.accept(HOST, APP, ALICE)
         self.assertTrue(self.grants.holds(HOST, APP, ALICE))
         self.assertFalse(self.grants.holds(HOST, APP, b"Bearer bob"))
-        self.assertFalse(self.grants.holds(HOST, APP, None))
         self.assertFalse(self.grants.holds(HOST, Repository("app/x"), ALICE))
         self.assertFalse(self.grants.holds(Host(HOST.name, 5000), APP, ALICE))
-        self.assertFalse(self.grants.is_public(HOST, APP))
 
     def test_lifetime(self) -> None:
-        """Five minutes for a login, an hour for everybody."""
+        """Five minutes."""
         self.grants.accept(HOST, APP, ALICE)
-        self.grants.accept(HOST, APP, None)
         self.clock.advance(299)
         self.assertTrue(self.grants.holds(HOST, APP, ALICE))
         self.clock.advance(1)
         self.assertFalse(self.grants.holds(HOST, APP, ALICE))
-        self.clock.advance(3299)
-        self.assertTrue(self.grants.is_public(HOST, APP))
-        self.clock.advance(1)
-        self.assertFalse(self.grants.is_public(HOST, APP))
 
     def test_renewed(self) -> None:
         self.grants.accept(HOST, APP, ALICE)

@@ -254,11 +254,12 @@ class FaultTestCase(SynchronousTestCase):
     ) -> FaultProxy:
         """A proxy of this test's own, which takes the place of the common one."""
         directory = Path(self.mktemp()).resolve()
-        self.proxy = self.stage.start_proxy(kind, directory, tables)
-        self.addCleanup(lambda: self.proxy.process.stop())
-        self.watch(self.proxy.process)
-        self.client = self.proxy.client
-        return self.proxy
+        proxy = self.proxy = self.stage.start_proxy(kind, directory, tables)
+        # The process of that time, which may be another one.
+        self.addCleanup(lambda: proxy.process.stop())
+        self.watch(proxy.process)
+        self.client = proxy.client
+        return proxy
 
     # The upstream.
 

@@ -17,6 +17,7 @@ from twisted.web.http_headers import Headers
 from zope.interface import directlyProvides
 
 from regproxy.config.model import (
+    DAY,
     Access,
     Auth,
     Config,
@@ -33,6 +34,7 @@ from regproxy.registry.resource import RegistryResource
 from regproxy.registry.service import RegistryService
 from regproxy.registry.tags import TagService
 from regproxy.registry.tokens import Answerer
+from regproxy.registry.visibility import Visibility
 from regproxy.store.disk import BlobDirectory, Workers
 from regproxy.store.index import Index
 from regproxy.store.store import Store
@@ -236,7 +238,13 @@ class FrontTestCase(SynchronousTestCase):
     def start(self, config: Config) -> None:
         """Have the site work with *config*."""
         content = ContentService(
-            self.store, self.upstream, self.grants, config.limits, FillRules(), self.clock
+            self.store,
+            self.upstream,
+            self.grants,
+            Visibility(self.index, self.upstream, self.clock, self.now, 7 * DAY),
+            config.limits,
+            FillRules(),
+            self.clock,
         )
         tags = TagService(
             content,
@@ -247,7 +255,7 @@ class FrontTestCase(SynchronousTestCase):
             self.clock,
             self.now,
         )
-        service = self.before(RegistryService(content, tags, self.upstream), config)
+        service = self.before(RegistryService(content, tags, self.upstream, self.now), config)
         self.site = StrictSite(
             RegistryResource(service, config, self.clock),
             Entry("tls", impersonated=True),

@@ -186,11 +186,18 @@ class FakeUpstream:
 
     Attributes:
         asked: all questions so far.
+        asked_anonymously: the questions whether a repository is public; they are not in
+            ``asked``.
+        public: the repositories that are, as ``host/repository``.
+        anonymous_failure: what these questions fail with instead.
         responses: all responses so far.
     """
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.asked_anonymously: list[Asked] = []
+        self.public: set[str] = set()
+        self.anonymous_failure: Exception | None = None
         self.responses: list[FakeResponse] = []
         self._script: dict[tuple[str, str], list[Answer]] = {}
 
@@ -253,6 +260,12 @@ class FakeUpstream:
             inject,
             sent,
         )
+        if anonymous:
+            self.asked_anonymously.append(asked)
+            if self.anonymous_failure is not None:
+                raise self.anonymous_failure
+            found = f"{host}/{repository}" in self.public
+            return FakeResponse(method, Reply(200 if found else 401))
         self.asked.append(asked)
         answers = self._script.get((asked.method, asked.url))
         if not answers:
