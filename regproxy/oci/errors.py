@@ -55,6 +55,18 @@ class BadRequest(RegistryError):
     code = "UNSUPPORTED"
 
 
+class BodyTimeout(BadRequest):
+    """The body of the request does not come."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
+class ContentTooLarge(BadRequest):
+    """The body of the request is larger than it may be."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
 class HostInvalid(BadRequest):
     """Something that should be a host is none."""
 
@@ -130,6 +142,13 @@ class MethodNotAllowed(RegistryError):
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "UNSUPPORTED"
+
+
+class TooManyRequests(RegistryError):
+    """The upstream limits the rate of requests."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "TOOMANYREQUESTS"
 
 
 class Unavailable(RegistryError):

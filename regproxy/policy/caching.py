@@ -36,11 +36,10 @@ def why_not_stored(
     """Why an answer to a GET of content is not to be stored, or None if it is.
 
     Args:
-        status: 206 only ever answers a question for a part.
         length: its length in bytes, if announced.
         manifest_size: the largest manifest that is taken, in bytes.
     """
-    if status not in (200, 206):
+    if status != 200:
         return NoStore.STATUS
     if kind is Kind.MANIFEST:
         if media_type.lower().startswith(_SCHEMA_1):

@@ -54,7 +54,7 @@ from regproxy.registry.waiting import Leaders
 from regproxy.store.errors import StoreError
 from regproxy.store.store import Store
 from regproxy.upstream.body import discard
-from regproxy.upstream.errors import UpstreamBroken, UpstreamError
+from regproxy.upstream.errors import RateLimited, UpstreamBroken, UpstreamError
 
 # Logins that a transfer may go on with.
 MAX_ASKS: Final = 4
@@ -140,9 +140,8 @@ class ContentService:
                 if wanted.digest in self._fetching:
                     await self._follow(wanted)
                 continue
-            if ask.method == b"HEAD":
-                return await self._describe(ask, wanted)
-            return await self._lead(wanted, self._open(ask, wanted))
+            described = await self._describe(ask, wanted) if ask.method == b"HEAD" else None
+            return described or await self._lead(wanted, self._open(ask, wanted))
 
     def knows(self, host: Host) -> bool:
         """Whether there has ever been content of *host*."""
@@ -168,8 +167,11 @@ class ContentService:
         collapsed = status or CacheStatus(Forward.MISS, collapsed=True)
         return self._content(fill.reader(), wanted, media_type, collapsed, asks)
 
-    async def authorise(self, ask: Ask, wanted: Wanted) -> str:
+    async def authorise(self, ask: Ask, wanted: Wanted, failed: str | None = None) -> str:
         """See that this client may read *wanted*; its media type in this repository.
+
+        Args:
+            failed: why there is no use in asking upstream: it has just failed.
 
         Raises:
             Refused: upstream does not let it.
@@ -181,11 +183,13 @@ class ContentService:
             if known is not None and self.trusts(ask, wanted.repository):
                 return known
             try:
+                if failed is not None:
+                    raise Unconfirmed(failed)
                 if question not in self._confirming:
                     confirming = self._confirm(ask, wanted)
                     return await self._confirming.lead(question, confirming, _ignore)
                 await self._confirming.led(question)
-            except Unconfirmed:
+            except (Unconfirmed, RateLimited):
                 # What anybody could read when upstream was last there may be read on.
                 if known is None or not self._visibility.was_public(wanted.host, wanted.repository):
                     raise
@@ -207,6 +211,8 @@ class ContentService:
             if response.code in NO_HEAD:
                 discard(response)
                 response = await self._ask(b"GET", ask, wanted)
+        except RateLimited:
+            raise
         except UpstreamError as error:
             unconfirmed = Unconfirmed(str(error))
             unconfirmed.proxy_status = answer_to(error).proxy_status
@@ -315,8 +321,12 @@ class ContentService:
     def _passing(self, response: IResponse, wanted: Wanted) -> StraightBlob:
         return StraightBlob(response, wanted.digest, self._clock, self._limits.upstream_idle)
 
-    async def _describe(self, ask: Ask, wanted: Wanted) -> Answer:
+    async def _describe(self, ask: Ask, wanted: Wanted) -> Answer | None:
+        """What upstream says to a HEAD; None when it does not answer any."""
         response = await self._ask(b"HEAD", ask, wanted)
+        if response.code in NO_HEAD:
+            discard(response)
+            return None
         if response.code != HTTPStatus.OK:
             return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.STATUS))
         discard(response)
@@ -353,9 +363,10 @@ class ContentService:
             # What was begun is longer than the content: it was other content.
             discard(response)
             response = await self._ask(b"GET", ask, wanted)
+        goes_on = begun and response.code == HTTPStatus.PARTIAL_CONTENT
         reason = why_not_stored(
             wanted.kind,
-            response.code,
+            HTTPStatus.OK if goes_on else response.code,
             media_type_of(response),
             length_of(response),
             self._limits.manifest_size,

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Final
 
-from regproxy.oci.errors import BadGateway, Denied, GatewayTimeout, RegistryError, Unavailable
+from regproxy.oci.errors import (
+    BadGateway,
+    Denied,
+    GatewayTimeout,
+    RegistryError,
+    TooManyRequests,
+    Unavailable,
+)
 from regproxy.upstream import errors as upstream
 
 # The most special class first. The tokens are those of RFC 9209 section 2.3.
@@ -13,6 +21,7 @@ _TABLE: Final[tuple[tuple[type[upstream.UpstreamError], type[RegistryError], str
     (upstream.UpstreamTimeout, GatewayTimeout, "connection_timeout"),
     (upstream.UpstreamTLSFailed, BadGateway, "tls_certificate_error"),
     (upstream.UpstreamUnreachable, BadGateway, "destination_unavailable"),
+    (upstream.RateLimited, TooManyRequests, "destination_unavailable"),
     (upstream.UpstreamLoginFailed, BadGateway, "proxy_configuration_error"),
     (upstream.ResponseHeadTooLarge, BadGateway, "http_response_header_section_size"),
     (upstream.RedirectRefused, BadGateway, "http_response_incomplete"),
@@ -28,5 +37,7 @@ def answer_to(error: upstream.UpstreamError) -> RegistryError:
         if isinstance(error, cause):
             result = answer(str(error))
             result.proxy_status = token
+            if isinstance(error, upstream.RateLimited):
+                result.headers["Retry-After"] = str(ceil(error.retry_after))
             return result
     return Unavailable(str(error))

@@ -5,12 +5,9 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import FileBodyProducer
 from twisted.web.http import NO_BODY_CODES
-from twisted.web.iweb import IBodyProducer
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -65,7 +62,6 @@ class RegistryResource(Resource):
         self._service = service
         self._config = config
         self._clock = clock
-        self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
 
     def render(self, request: StrictRequest) -> int:
         """Begin to answer; the rest happens when what is needed is there."""
@@ -104,7 +100,7 @@ class RegistryResource(Resource):
             route=route,
             headers=request_headers(request.requestHeaders),
             authorization=authorization[0] if authorization else None,
-            body=self._body_of(request),
+            body=None if request.method in READS else request.body,
         )
 
     def _host_of(self, request: StrictRequest) -> Host:
@@ -125,12 +121,6 @@ class RegistryResource(Resource):
         if not self._config.intercepts(host):
             raise Denied(f"{host} is not a registry of this proxy: add it to [registries]")
         return host.canonical
-
-    def _body_of(self, request: StrictRequest) -> IBodyProducer | None:
-        if request.method in READS or request.content is None:
-            return None
-        producer: IBodyProducer = FileBodyProducer(request.content, cooperator=self._cooperator)
-        return producer
 
     async def _render(self, request: StrictRequest, ask: Ask, answer: Answer | Made) -> None:
         if isinstance(answer, Made):

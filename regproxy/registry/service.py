@@ -30,9 +30,9 @@ from regproxy.upstream.body import discard
 from regproxy.upstream.errors import UpstreamError, UpstreamLoginFailed
 
 READS = (b"GET", b"HEAD")
+_OFFLINE_TOKEN = "offline"
 # What the proxy's own login is for. Not for a token service, whose answer would hand
 # the login to the client: some have their realm below /v2/, as quay.io has.
-_OFFLINE_TOKEN = "offline"
 _READABLE = (Ping, ManifestRoute, BlobRoute, TagsRoute, ReferrersRoute, CatalogRoute)
 
 

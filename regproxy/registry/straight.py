@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
@@ -59,18 +59,17 @@ class StraightBlob:
 
     def when_readable(self, offset: int, end: int | None) -> Deferred[None]:
         """See :class:`~regproxy.interfaces.IBlob`."""
+        if self._failure is not None:
+            return fail(self._failure)
+        if self.verified:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._waiter = waiter
         if not self._started:
             self._started = True
             self._next, self._end = offset, end
             self._reader.done.addCallbacks(self._ended, self._failed)
             self._response.deliverBody(self._reader)
-        waiter: Deferred[None] = Deferred()
-        if self._failure is not None:
-            waiter.errback(self._failure)
-        elif self.readable(offset) or self.verified:
-            waiter.callback(None)
-        else:
-            self._waiter = waiter
         return waiter
 
     def read(self, offset: int, length: int) -> Deferred[bytes]:
@@ -181,11 +180,40 @@ class FallbackBlob:
         if data:
             return data
         await self._change_over()
-        # Held back until the digest is right, there may be none but the last byte.
-        while not self.readable(offset):
+        # The last byte, if it is among these, is held back anew until the digest is right.
+        while not (ready := min(length, self.readable(offset)) - (not self.verified)) > 0:
+            if self.verified:
+                return b""
             await self._blob.when_readable(offset, self._end)
-        return await self._blob.read(offset, length)
+        return await self._blob.read(offset, ready)
 
     async def _change_over(self) -> None:
         failed, self._blob = self._blob, await self._straight()
         failed.close()
+
+
+@implementer(IBlob)
+class MemoryBlob:
+    """A manifest that is in memory whole, and that the disk does not take."""
+
+    verified = True
+
+    def __init__(self, digest: Digest, content: bytes) -> None:
+        self.digest = digest
+        self.size: int | None = len(content)
+        self._content = content
+
+    def readable(self, offset: int) -> int:
+        """How many bytes can be read from *offset* on."""
+        return max(0, len(self._content) - offset)
+
+    def when_readable(self, offset: int, end: int | None) -> Deferred[None]:
+        """Nothing changes any more."""
+        return succeed(None)
+
+    def read(self, offset: int, length: int) -> Deferred[bytes]:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+        return succeed(self._content[offset : offset + length])
+
+    def close(self) -> None:
+        """There is nothing to let go of."""

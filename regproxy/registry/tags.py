@@ -36,7 +36,9 @@ from regproxy.registry.ask import (
     length_of,
     media_type_of,
 )
+from regproxy.registry.backoff import BackOff
 from regproxy.registry.content import NO_HEAD, ContentService, drop
+from regproxy.registry.straight import MemoryBlob
 from regproxy.registry.waiting import Leaders, shielded
 from regproxy.store.errors import StoreError
 from regproxy.store.index import TagEntry, TagKey
@@ -69,6 +71,7 @@ class TagService:
         content: ContentService,
         store: Store,
         upstream: IUpstream,
+        backoff: BackOff,
         freshness: FreshnessSection,
         limits: LimitsSection,
         clock: IReactorTime,
@@ -77,11 +80,13 @@ class TagService:
         self._content = content
         self._store = store
         self._upstream = upstream
+        self._backoff = backoff
         self._freshness = freshness
         self._limits = limits
         self._clock = clock
         self._now = now
         self._fetching = Leaders()
+        self._asking = Leaders()
         # Until when not to ask with HEAD: it was answered with 405, or without a digest.
         self._without_head: dict[Host, float] = {}
 
@@ -133,10 +138,26 @@ class TagService:
     async def _answer_known(
         self, question: _Question, entry: TagEntry, *, ours: bool = True
     ) -> Answer:
-        age = self._now() - entry.checked_at
-        freshness = judge(self._freshness, question.tag, age)
+        freshness = judge(self._freshness, question.tag, self._now() - entry.checked_at)
         if freshness is Freshness.FRESH and ours:
             return await self._serve(question, entry, CacheStatus(detail="fresh"), None)
+        # The same question of the same login has the same answer.
+        asking = question.key, question.ask.login
+        if asking not in self._asking:
+            work = self._ask_again(question, entry, freshness)
+            return await self._asking.lead(asking, work, drop)
+        said = await self._asking.led(asking)
+        if not isinstance(said, Content):
+            return await self._answer_known(question, entry, ours=ours)
+        now = self._store.index.tag(question.key) or entry
+        status = evolve(said.status, collapsed=True)
+        answer = await self._serve(question, now, status, said.age, said.warning)
+        return evolve(answer, warning=said.warning) if isinstance(answer, Content) else answer
+
+    async def _ask_again(
+        self, question: _Question, entry: TagEntry, freshness: Freshness
+    ) -> Answer:
+        """Ask upstream about a stored tag; if it fails, what is stored has to do."""
         try:
             answer = await self._revalidate(question, entry)
         except UpstreamLoginFailed:
@@ -164,6 +185,8 @@ class TagService:
         Raises:
             UpstreamError: it says nothing.
         """
+        # What is stored is good enough until upstream wants to be asked again.
+        self._backoff.check(question.ask.host)
         if not self._can_head(question.ask.host):
             return await self._get(question, entry)
         response = await self._ask(b"HEAD", question)
@@ -203,10 +226,15 @@ class TagService:
         return answer
 
     async def _serve(
-        self, question: _Question, entry: TagEntry, status: CacheStatus, age: float | None
+        self,
+        question: _Question,
+        entry: TagEntry,
+        status: CacheStatus,
+        age: float | None,
+        failed: str | None = None,
     ) -> Answer:
         wanted = _wanted(question, entry.digest)
-        media_type = await self._content.authorise(question.ask, wanted)
+        media_type = await self._content.authorise(question.ask, wanted, failed)
         content = self._content.hold(question.ask, wanted, media_type, status)
         if content is None:
             # It was evicted while the client's right to read it was asked for.
@@ -222,7 +250,7 @@ class TagService:
             reason=reason,
         )
         status = CacheStatus(Forward.STALE, detail="stale-if-error")
-        answer = await self._serve(question, entry, status, None)
+        answer = await self._serve(question, entry, status, None, reason)
         if isinstance(answer, Content):
             return evolve(answer, warning=f"stored answer, upstream failed: {reason}")
         return answer
@@ -279,7 +307,12 @@ class TagService:
             response, self._limits.manifest_size, self._limits.upstream_idle, self._clock
         )
         digest = Digest.of(body)
-        await self._store.put(digest, body)
+        try:
+            await self._store.put(digest, body)
+        except (OSError, StoreError) as error:
+            self._log.error("The store takes no manifest: {reason}", reason=str(error))
+            status = CacheStatus(forward, detail=NoStore.DISK)
+            return Content(MemoryBlob(digest, body), Kind.MANIFEST, media_type, status)
         await self._learn(question, digest, media_type)
         return await self._content.answer(question.ask, _wanted(question, digest))
 

@@ -49,11 +49,17 @@ class Abandoned(FillFailed):
 
 @define(eq=False)
 class _Part:
-    """One request's share of the content, and how far it is."""
+    """One request's share of the content, and how far it is.
 
-    position: int
-    stop: int | None = None
-    skips: bool = False
+    Attributes:
+        start: where what is wanted begins.
+        stop: where it ends; None is the content's end.
+        position: where the next byte of the answer belongs.
+    """
+
+    start: int
+    stop: int | None
+    position: int = 0
 
 
 class Transfer:
@@ -75,8 +81,9 @@ class Transfer:
         self._rules = rules
         self._limits = limits
         self._clock = clock
-        self._main = _Part(0, skips=True)
+        self._main = _Part(0, None)
         self._sides: dict[_Part, Deferred[None]] = {}
+        self._side_tries = rules.tries
         self._ranges_work = True
 
     def start(self, response: IResponse) -> None:
@@ -91,18 +98,20 @@ class Transfer:
     async def _run(self, response: IResponse | None) -> None:
         state, rules, main = self._fill.state, self._rules, self._main
         failures = 0
-        while (gap := state.missing(0)) is not None or response is not None:
-            if state.over:
-                return
+        main.start = state.covered(0)
+        while not state.over and (response is not None or state.missing(0) is not None):
             before = state.arrived
             try:
-                if response is None and gap is not None:
-                    main.position, main.stop = gap
-                    response = await self._fetch(*gap)
-                if response is not None:
-                    await self._pour(response, main)
+                if response is None:
+                    response = await self._next()
+                answer, response = response, None
+                await self._pour(answer, main)
+                if not self._went_on(main):
+                    raise Unusable("upstream sent less than it was asked for")
                 failures = 0
             except UpstreamError as error:
+                if self._fill.state.over:
+                    return
                 progress = state.arrived - before >= rules.progress
                 failures = 1 if progress else failures + 1
                 delay = rules.delay(failures)
@@ -117,40 +126,49 @@ class Transfer:
                     reason=error.message,
                 )
                 await deferLater(self._clock, delay)
-            response = None
+
+    async def _next(self) -> IResponse:
+        """Ask for the first gap."""
+        main, gap = self._main, self._fill.state.missing(0)
+        assert gap is not None
+        main.start, main.stop = gap
+        main.position = main.start
+        return await self._fetch(main.start, main.stop)
 
     async def _pour(self, response: IResponse, part: _Part) -> None:
-        """Write the body of *response*, up to where the part ends or is here already.
+        """Write the body of *response*, until the rest of it is needless.
 
         Raises:
-            UpstreamError: it broke off, or brought nothing.
+            UpstreamError: it broke off.
+            FillFailed: it is nothing to go on with.
         """
         whole = self._place(response, part)
-        began = part.position
 
         def receive(data: bytes) -> None:
             self._fill.write(part.position, data)
             part.position += len(data)
-            if part.skips and self._is_here(part.position):
+            if self._needless(part):
                 reader.stopProducing()
 
         reader = BodyReader(
             receive, self._clock, self._limits.upstream_idle, rate=self._limits.upstream_rate
         )
+        # In this order: Twisted resumes the connection when the body is asked for.
+        response.deliverBody(reader)
         self._fill.attach(reader)
         try:
-            response.deliverBody(reader)
+            if self._needless(part):
+                reader.stopProducing()
             await reader.done
         except CancelledError:
-            if not (part.skips and self._is_here(part.position)):
+            if not self._needless(part):
                 raise
+        else:
+            if whole and self._fill.state.size is None:
+                # Its end is the end of its connection (RFC 9112 section 6.3, rule 8).
+                self._fill.announce(part.position)
         finally:
             self._fill.detach(reader)
-        if whole and self._fill.state.size is None:
-            # Its end is the end of its connection (RFC 9112 section 6.3, rule 8).
-            self._fill.announce(part.position)
-        elif part.position == began:
-            raise Unusable("upstream sent nothing")
 
     def _place(self, response: IResponse, part: _Part) -> bool:
         """Put *part* where the body of *response* begins; whether that is all of the content.
@@ -159,10 +177,12 @@ class Transfer:
         already is skipped.
 
         Raises:
-            Unusable: it is no answer to go on with.
+            Unusable: it is an error.
+            FillFailed: it is nothing to go on with.
         """
         if response.code == HTTPStatus.OK:
-            part.position = 0
+            self._ranges_work = self._ranges_work and part.start == 0
+            part.position, part.stop = 0, None
             size = length_of(response)
             if size is not None:
                 self._fill.announce(size)
@@ -174,7 +194,11 @@ class Transfer:
                 span = parse_content_range(field)
             except ValueError:
                 discard(response)
-                raise Unusable("upstream sent a part without saying which", final=True) from None
+                # Nothing is kept: it would be gone on with like this again and again.
+                raise FillFailed("upstream sent a part without saying which") from None
+            if part is not self._main and span.start != part.start:
+                discard(response)
+                raise Unusable("upstream sent another part than it was asked for", final=True)
             part.position = span.start
             if span.size is not None:
                 self._fill.announce(span.size)
@@ -183,40 +207,66 @@ class Transfer:
         failed = response.code >= 500 or response.code == HTTPStatus.TOO_MANY_REQUESTS
         raise Unusable(f"upstream answered {response.code}", final=not failed)
 
-    def _is_here(self, position: int) -> bool:
-        """Whether so much from *position* on is here that it is worth a new request."""
+    def _needless(self, part: _Part) -> bool:
+        """Whether the rest of what *part* gets is here, or so much that it is worth a new request.
+
+        At the very end of the content it is not: the connection can be kept.
+        """
         state = self._fill.state
-        covered = state.covered(position)
-        return covered - position > self._rules.skip or position < covered == state.size
+        if state.over or (part.stop is not None and part.position > part.stop):
+            return True
+        if state.missing(0) is None:
+            return part.position != state.size
+        if part is not self._main and self._main.position >= part.start:
+            # The transfer has come here, and brings the rest itself.
+            return True
+        ahead = state.covered(part.position) - part.position
+        return self._ranges_work and part.position >= part.start and ahead > self._rules.skip
+
+    def _went_on(self, part: _Part) -> bool:
+        """Whether *part* brought what it was for, or at least what is worth a request."""
+        gap = self._fill.state.missing(part.start)
+        if gap is None or gap[0] - part.start > self._rules.skip:
+            return True
+        return part.stop is not None and gap[0] >= part.stop
 
     def _demanded(self, offset: int, end: int | None) -> None:
         """A reader waits at *offset*."""
+        if self._fill.state.over or not self._ranges_work or not self._side_tries:
+            return
         under_way = [(part.position, part.stop or part.position) for part in self._sides]
         span = self._rules.side_request(
             self._fill.state, self._main.position, under_way, offset, end
         )
-        if span is None or not self._ranges_work:
+        if span is None:
             return
-        part = _Part(*span)
-        self._sides[part] = ensureDeferred(self._side(part))
-        self._sides[part].addBoth(self._side_ended, part)
+        part = _Part(*span, position=span[0])
+        begin: Deferred[None] = Deferred()
+        # It is known before it begins: what it brings at once makes readers ask for more.
+        self._sides[part] = begin.addCallback(lambda _: ensureDeferred(self._side(part)))
+        begin.addBoth(self._side_ended, part)
+        begin.callback(None)
 
     async def _side(self, part: _Part) -> None:
-        response = await self._fetch(part.position, part.stop)
+        response = await self._fetch(part.start, part.stop)
         if response.code != HTTPStatus.PARTIAL_CONTENT:
             discard(response)
-            raise Unusable(f"upstream answered {response.code} to a range")
+            raise Unusable(f"upstream answered {response.code} to a range", final=True)
         await self._pour(response, part)
+        if not self._went_on(part):
+            raise Unusable("upstream sent less than it was asked for", final=True)
 
     def _side_ended(self, result: object, part: _Part) -> None:
         self._sides.pop(part, None)
         if not isinstance(result, Failure) or result.check(CancelledError):
             return
         # The reader gets its bytes all the same, when the transfer has come there.
-        self._ranges_work = False
-        if result.check(UpstreamError):
+        self._side_tries -= 1
+        if isinstance(result.value, Unusable) and result.value.final:
+            self._ranges_work = False
+        if result.check(UpstreamError, FillFailed):
             self._log.info(
-                "No more ranges ahead of {digest}: {reason}",
+                "A range ahead of {digest} was not brought: {reason}",
                 digest=str(self._fill.digest),
                 reason=result.getErrorMessage(),
             )
@@ -228,9 +278,10 @@ class Transfer:
             self._fill.fail(Failure(Abandoned("nobody waits for it any more")))
 
     def _gave_up(self, failure: Failure) -> None:
-        # What is here is kept: it may be gone on with when upstream is well again.
-        if failure.check(CancelledError) is None:
-            self._fill.fail(failure, keep=True)
+        if failure.check(CancelledError):
+            failure = Failure(UpstreamBroken("the question to upstream was given up"))
+        # What is here may be gone on with when upstream is well again.
+        self._fill.fail(failure, keep=failure.check(UpstreamError) is not None)
 
     def _ended(self, _: object, running: Deferred[None]) -> None:
         # The store has logged how. Nothing is to come any more, from nowhere.

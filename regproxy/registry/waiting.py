@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
@@ -15,14 +14,14 @@ class Leaders:
     """Who is already asking a question. The rest waits, then looks again."""
 
     def __init__(self) -> None:
-        self._waiting: dict[object, list[Deferred[None]]] = {}
+        self._waiting: dict[object, list[Deferred[object]]] = {}
 
     def __contains__(self, key: object) -> bool:
         return key in self._waiting
 
-    def led(self, key: object) -> Deferred[None]:
-        """Fires when the one who asks *key* now has an answer; fails when it fails."""
-        waiter: Deferred[None] = Deferred()
+    def led(self, key: object) -> Deferred[object]:
+        """What the one who asks *key* now gets, to be looked at: it is another's to use."""
+        waiter: Deferred[object] = Deferred()
         self._waiting[key].append(waiter)
         return waiter
 
@@ -38,7 +37,7 @@ class Leaders:
         def over(result: Any) -> Any:
             for waiter in self._waiting.pop(key):
                 if not waiter.called:
-                    waiter.callback(result if isinstance(result, Failure) else None)
+                    waiter.callback(result)
             return result
 
         return await shielded(ensureDeferred(work).addBoth(over), unwanted)
