@@ -21,12 +21,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
-from regproxy.config.model import Access, LimitsSection
+from regproxy.config.model import LimitsSection
 from regproxy.interfaces import IBlob, IUpstream
-from regproxy.oci.errors import RegistryError, Unavailable
-from regproxy.oci.names import Digest, Host, Repository
-from regproxy.oci.ranges import range_of
-from regproxy.policy.access import may_read
+from regproxy.oci.names import Digest, Host
 from regproxy.policy.caching import (
     HIT,
     CacheStatus,
@@ -45,54 +42,16 @@ from regproxy.registry.ask import (
     length_of,
     media_type_of,
 )
-from regproxy.registry.errors import answer_to
-from regproxy.registry.grants import Grants
+from regproxy.registry.permissions import NO_HEAD, Permissions, ask_for
 from regproxy.registry.straight import StraightBlob
 from regproxy.registry.transfer import Transfer
-from regproxy.registry.visibility import Visibility
 from regproxy.registry.waiting import Leaders
-from regproxy.store.errors import StoreError
 from regproxy.store.store import Store
 from regproxy.upstream.body import discard
-from regproxy.upstream.errors import RateLimited, UpstreamBroken, UpstreamError
+from regproxy.upstream.errors import UpstreamBroken, UpstreamError
 
 # Logins that a transfer may go on with.
 MAX_ASKS: Final = 4
-# The registry cannot be asked without a transfer.
-NO_HEAD: Final = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
-
-
-class Refused(RegistryError):
-    """Upstream does not let this client read stored content."""
-
-    _CODES: Final = {
-        401: "UNAUTHORIZED",
-        403: "DENIED",
-        404: "NAME_UNKNOWN",
-        429: "TOOMANYREQUESTS",
-    }
-    # The fields of a refusal that tell a client what to do about it.
-    _FIELDS: Final = (
-        b"www-authenticate",
-        b"retry-after",
-        b"ratelimit-limit",
-        b"ratelimit-remaining",
-    )
-
-    def __init__(self, response: IResponse) -> None:
-        super().__init__(f"upstream answered {response.code} when asked whether you may read this")
-        self.status = response.code
-        self.code = self._CODES.get(response.code, "UNKNOWN")
-        for name in self._FIELDS:
-            if values := response.headers.getRawHeaders(name):
-                self.headers[name.decode()] = b", ".join(values).decode("latin-1")
-
-
-class Unconfirmed(Unavailable):
-    """Upstream could not be asked whether this client may read stored content."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"stored here, but upstream cannot say whether you may read it: {reason}")
 
 
 class ContentService:
@@ -104,8 +63,7 @@ class ContentService:
         self,
         store: Store,
         upstream: IUpstream,
-        grants: Grants,
-        visibility: Visibility,
+        permissions: Permissions,
         limits: LimitsSection,
         rules: FillRules,
         clock: IReactorTime,
@@ -113,14 +71,12 @@ class ContentService:
         self._rules = rules
         self._store = store
         self._upstream = upstream
-        self._grants = grants
-        self._visibility = visibility
+        self._permissions = permissions
         self._limits = limits
         self._clock = clock
         self._fetching = Leaders()
         # Where the one asks who leads: a digest may be wanted from several places.
         self._asked: dict[Digest, Host] = {}
-        self._confirming = Leaders()
         # In whose name each transfer may ask upstream again, the latest last.
         self._asks: dict[Digest, list[tuple[Ask, Wanted]]] = {}
 
@@ -133,7 +89,7 @@ class ContentService:
         """
         while True:
             if self.is_here(wanted.digest) or wanted.digest in self._fetching:
-                media_type = await self.authorise(ask, wanted)
+                media_type = await self._permissions.authorise(ask, wanted)
                 content = self.hold(ask, wanted, media_type)
                 if content is not None:
                     return content
@@ -167,91 +123,12 @@ class ContentService:
         collapsed = status or CacheStatus(Forward.MISS, collapsed=True)
         return self._content(fill.reader(), wanted, media_type, collapsed, asks)
 
-    async def authorise(self, ask: Ask, wanted: Wanted, failed: str | None = None) -> str:
-        """See that this client may read *wanted*; its media type in this repository.
-
-        Args:
-            failed: why there is no use in asking upstream: it has just failed.
-
-        Raises:
-            Refused: upstream does not let it.
-            Unconfirmed: upstream had to be asked and failed.
-        """
-        question = (wanted.host, wanted.repository, wanted.digest, ask.login)
-        while True:
-            known = self._store.index.membership(wanted.host, wanted.repository, wanted.digest)
-            if known is not None and self.trusts(ask, wanted.repository):
-                return known
-            try:
-                if failed is not None:
-                    raise Unconfirmed(failed)
-                if question not in self._confirming:
-                    confirming = self._confirm(ask, wanted)
-                    return await self._confirming.lead(question, confirming, _ignore)
-                await self._confirming.led(question)
-            except (Unconfirmed, RateLimited):
-                # What anybody could read when upstream was last there may be read on.
-                if known is None or not self._visibility.was_public(wanted.host, wanted.repository):
-                    raise
-                return known
-
-    def trusts(self, ask: Ask, repository: Repository) -> bool:
-        """Whether this client is known to be one who may read *repository*."""
-        login = ask.login
-        verdict = may_read(
-            ask.section.effective_access,
-            granted=login is not None and self._grants.holds(ask.host, repository, login),
-            public=self._visibility.is_public(ask.host, repository),
-        )
-        return verdict.serve
-
-    async def _confirm(self, ask: Ask, wanted: Wanted) -> str:
-        try:
-            response = await self._ask(b"HEAD", ask, wanted)
-            if response.code in NO_HEAD:
-                discard(response)
-                response = await self._ask(b"GET", ask, wanted)
-        except RateLimited:
-            raise
-        except UpstreamError as error:
-            unconfirmed = Unconfirmed(str(error))
-            unconfirmed.proxy_status = answer_to(error).proxy_status
-            raise unconfirmed from error
-        discard(response)
-        if response.code == HTTPStatus.OK:
-            return await self.learn(ask, wanted, media_type_of(response))
-        if not 400 <= response.code < 500:
-            raise Unconfirmed(f"it answered {response.code}")
-        refused = response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-        if refused and ask.login is not None:
-            self._grants.revoke(wanted.host, wanted.repository, ask.login)
-        raise Refused(response)
-
-    async def learn(self, ask: Ask, wanted: Wanted, media_type: str) -> str:
-        """Remember that upstream served *wanted* to this client, and as what."""
-        host, repository = wanted.host, wanted.repository
-        if ask.login is None:
-            self._visibility.seen(host, repository, public=True)
-        else:
-            self._grants.accept(host, repository, ask.login)
-            if ask.section.effective_access is Access.VERIFY:
-                accept = b", ".join(ask.content_headers().getRawHeaders(b"accept", []))
-                self._visibility.find_out(host, repository, wanted.target, accept)
-        try:
-            await self._store.index.put_membership(
-                wanted.host, wanted.repository, wanted.digest, media_type
-            )
-        except StoreError as error:
-            # What is lost is a shortcut: upstream is asked again next time.
-            self._log.error("The index takes nothing: {reason}", reason=str(error))
-        return media_type
-
     async def take(self, ask: Ask, wanted: Wanted, response: IResponse) -> Answer:
         """Answer with the content whose GET was answered by *response*.
 
         Content that is here already, or on its way, is not transferred again.
         """
-        await self.learn(ask, wanted, media_type_of(response))
+        await self._permissions.learn(ask, wanted, media_type_of(response))
         if self.is_here(wanted.digest) or wanted.digest in self._fetching:
             discard(response)
             return await self.answer(ask, wanted)
@@ -298,11 +175,11 @@ class ContentService:
     ) -> IResponse:
         """Ask for a part in the name of the latest client whose login is still accepted."""
         *earlier, (ask, wanted) = asks
-        response = await self._ask(b"GET", ask, wanted, (start, stop))
+        response = await ask_for(self._upstream, b"GET", ask, wanted, (start, stop))
         while earlier and response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             discard(response)
             ask, wanted = earlier.pop()
-            response = await self._ask(b"GET", ask, wanted, (start, stop))
+            response = await ask_for(self._upstream, b"GET", ask, wanted, (start, stop))
         return response
 
     async def _straight(self, asks: list[tuple[Ask, Wanted]]) -> StraightBlob:
@@ -312,7 +189,7 @@ class ContentService:
             UpstreamError: upstream does not give it.
         """
         ask, wanted = asks[-1]
-        response = await self._ask(b"GET", ask, wanted)
+        response = await ask_for(self._upstream, b"GET", ask, wanted)
         if response.code != HTTPStatus.OK:
             discard(response)
             raise UpstreamBroken(f"upstream answered {response.code} to a second question")
@@ -323,14 +200,14 @@ class ContentService:
 
     async def _describe(self, ask: Ask, wanted: Wanted) -> Answer | None:
         """What upstream says to a HEAD; None when it does not answer any."""
-        response = await self._ask(b"HEAD", ask, wanted)
+        response = await ask_for(self._upstream, b"HEAD", ask, wanted)
         if response.code in NO_HEAD:
             discard(response)
             return None
         if response.code != HTTPStatus.OK:
             return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.STATUS))
         discard(response)
-        media_type = await self.learn(ask, wanted, media_type_of(response))
+        media_type = await self._permissions.learn(ask, wanted, media_type_of(response))
         return Description(
             wanted.kind, media_type, CacheStatus(Forward.MISS), wanted.digest, length_of(response)
         )
@@ -358,11 +235,13 @@ class ContentService:
 
     async def _open(self, ask: Ask, wanted: Wanted) -> Answer:
         begun = await self._store.resumable(wanted.digest)
-        response = await self._ask(b"GET", ask, wanted, (begun, None) if begun else None)
+        response = await ask_for(
+            self._upstream, b"GET", ask, wanted, (begun, None) if begun else None
+        )
         if response.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and begun:
             # What was begun is longer than the content: it was other content.
             discard(response)
-            response = await self._ask(b"GET", ask, wanted)
+            response = await ask_for(self._upstream, b"GET", ask, wanted)
         goes_on = begun and response.code == HTTPStatus.PARTIAL_CONTENT
         reason = why_not_stored(
             wanted.kind,
@@ -373,27 +252,8 @@ class ContentService:
         )
         if reason is not None:
             return Relayed(response, CacheStatus(Forward.MISS, detail=reason))
-        await self.learn(ask, wanted, media_type_of(response))
+        await self._permissions.learn(ask, wanted, media_type_of(response))
         return await self._begin(ask, wanted, response)
-
-    async def _ask(
-        self,
-        method: bytes,
-        ask: Ask,
-        wanted: Wanted,
-        part: tuple[int, int | None] | None = None,
-    ) -> IResponse:
-        headers = ask.content_headers()
-        if part is not None:
-            headers.setRawHeaders(b"Range", [range_of(*part)])
-        return await self._upstream.request(
-            method,
-            wanted.host,
-            wanted.target,
-            headers=headers,
-            repository=wanted.repository,
-            authorization=ask.authorization,
-        )
 
 
 def drop(answer: Answer) -> None:
@@ -407,7 +267,3 @@ def drop(answer: Answer) -> None:
 def _whole_length(response: IResponse) -> int | None:
     """The length of the whole content, if *response* begins with its first byte."""
     return length_of(response) if response.code == HTTPStatus.OK else None
-
-
-def _ignore(_: object) -> None:
-    """A confirmation is remembered; nobody has to take it."""

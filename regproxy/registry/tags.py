@@ -37,7 +37,8 @@ from regproxy.registry.ask import (
     media_type_of,
 )
 from regproxy.registry.backoff import BackOff
-from regproxy.registry.content import NO_HEAD, ContentService, drop
+from regproxy.registry.content import ContentService, drop
+from regproxy.registry.permissions import NO_HEAD, Permissions
 from regproxy.registry.straight import MemoryBlob
 from regproxy.registry.waiting import Leaders, shielded
 from regproxy.store.errors import StoreError
@@ -69,6 +70,7 @@ class TagService:
     def __init__(
         self,
         content: ContentService,
+        permissions: Permissions,
         store: Store,
         upstream: IUpstream,
         backoff: BackOff,
@@ -78,6 +80,7 @@ class TagService:
         now: Callable[[], float],
     ) -> None:
         self._content = content
+        self._permissions = permissions
         self._store = store
         self._upstream = upstream
         self._backoff = backoff
@@ -193,7 +196,7 @@ class TagService:
         digest = _digest_of(response)
         if self._cannot_head(question.ask.host, response, digest):
             return await self._get(question, entry)
-        if response.code == HTTPStatus.NOT_FOUND and self._content.trusts(
+        if response.code == HTTPStatus.NOT_FOUND and self._permissions.trusts(
             question.ask, question.repository
         ):
             # To others a registry says so about what they may not read.
@@ -205,7 +208,7 @@ class TagService:
         if digest == entry.digest:
             await self._learn(question, digest, media_type)
             return await self._serve(question, entry, CacheStatus(Forward.STALE, detail="same"), 0)
-        await self._content.learn(question.ask, _wanted(question, digest), media_type)
+        await self._permissions.learn(question.ask, _wanted(question, digest), media_type)
         if question.ask.method == b"HEAD" and not self._content.is_here(digest):
             status = CacheStatus(Forward.STALE, detail="changed")
             return Description(Kind.MANIFEST, media_type, status, digest, length_of(response))
@@ -234,7 +237,7 @@ class TagService:
         failed: str | None = None,
     ) -> Answer:
         wanted = _wanted(question, entry.digest)
-        media_type = await self._content.authorise(question.ask, wanted, failed)
+        media_type = await self._permissions.authorise(question.ask, wanted, failed)
         content = self._content.hold(question.ask, wanted, media_type, status)
         if content is None:
             # It was evicted while the client's right to read it was asked for.
@@ -317,7 +320,7 @@ class TagService:
         return await self._content.answer(question.ask, _wanted(question, digest))
 
     async def _learn(self, question: _Question, digest: Digest, media_type: str) -> str:
-        await self._content.learn(question.ask, _wanted(question, digest), media_type)
+        await self._permissions.learn(question.ask, _wanted(question, digest), media_type)
         await self._remember(question, digest, media_type)
         return media_type
 

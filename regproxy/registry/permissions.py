@@ -1,0 +1,190 @@
+"""Who may read stored content: what is known, and upstream's word where it is not."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from twisted.logger import Logger
+from twisted.web.iweb import IResponse
+
+from regproxy.config.model import Access
+from regproxy.interfaces import IUpstream
+from regproxy.oci.errors import RegistryError, Unavailable
+from regproxy.oci.names import Repository
+from regproxy.oci.ranges import range_of
+from regproxy.policy.access import may_read
+from regproxy.registry.ask import Ask, Wanted, media_type_of
+from regproxy.registry.errors import answer_to
+from regproxy.registry.grants import Grants
+from regproxy.registry.visibility import Visibility
+from regproxy.registry.waiting import Leaders
+from regproxy.store.errors import StoreError
+from regproxy.store.index import Index
+from regproxy.upstream.body import discard
+from regproxy.upstream.errors import RateLimited, UpstreamError
+
+# The registry cannot be asked without a transfer.
+NO_HEAD: Final = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+
+
+class Refused(RegistryError):
+    """Upstream does not let this client read stored content."""
+
+    _CODES: Final = {
+        401: "UNAUTHORIZED",
+        403: "DENIED",
+        404: "NAME_UNKNOWN",
+        429: "TOOMANYREQUESTS",
+    }
+    # The fields of a refusal that tell a client what to do about it.
+    _FIELDS: Final = (
+        b"www-authenticate",
+        b"retry-after",
+        b"ratelimit-limit",
+        b"ratelimit-remaining",
+    )
+
+    def __init__(self, response: IResponse) -> None:
+        super().__init__(f"upstream answered {response.code} when asked whether you may read this")
+        self.status = response.code
+        self.code = self._CODES.get(response.code, "UNKNOWN")
+        for name in self._FIELDS:
+            if values := response.headers.getRawHeaders(name):
+                self.headers[name.decode()] = b", ".join(values).decode("latin-1")
+
+
+class Unconfirmed(Unavailable):
+    """Upstream could not be asked whether this client may read stored content."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"stored here, but upstream cannot say whether you may read it: {reason}")
+
+
+class Permissions:
+    """Sees that clients read what upstream would let them read.
+
+    Args:
+        index: tells which repository has which content.
+        grants: which logins were accepted lately.
+        visibility: which repositories anybody may read.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, index: Index, upstream: IUpstream, grants: Grants, visibility: Visibility
+    ) -> None:
+        self._index = index
+        self._upstream = upstream
+        self._grants = grants
+        self._visibility = visibility
+        self._confirming = Leaders()
+
+    async def authorise(self, ask: Ask, wanted: Wanted, failed: str | None = None) -> str:
+        """See that this client may read *wanted*; its media type in this repository.
+
+        Args:
+            failed: why there is no use in asking upstream: it has just failed.
+
+        Raises:
+            Refused: upstream does not let it.
+            Unconfirmed: upstream had to be asked and failed.
+        """
+        question = (wanted.host, wanted.repository, wanted.digest, ask.login)
+        while True:
+            known = self._index.membership(wanted.host, wanted.repository, wanted.digest)
+            if known is not None and self.trusts(ask, wanted.repository):
+                return known
+            try:
+                if failed is not None:
+                    raise Unconfirmed(failed)
+                if question not in self._confirming:
+                    confirming = self._confirm(ask, wanted)
+                    return await self._confirming.lead(question, confirming, _ignore)
+                await self._confirming.led(question)
+            except (Unconfirmed, RateLimited):
+                # What anybody could read when upstream was last there may be read on.
+                if known is None or not self._visibility.was_public(wanted.host, wanted.repository):
+                    raise
+                return known
+
+    def trusts(self, ask: Ask, repository: Repository) -> bool:
+        """Whether this client is known to be one who may read *repository*."""
+        login = ask.login
+        verdict = may_read(
+            ask.section.effective_access,
+            granted=login is not None and self._grants.holds(ask.host, repository, login),
+            public=self._visibility.is_public(ask.host, repository),
+        )
+        return verdict.serve
+
+    async def _confirm(self, ask: Ask, wanted: Wanted) -> str:
+        try:
+            response = await ask_for(self._upstream, b"HEAD", ask, wanted)
+            if response.code in NO_HEAD:
+                discard(response)
+                response = await ask_for(self._upstream, b"GET", ask, wanted)
+        except RateLimited:
+            raise
+        except UpstreamError as error:
+            unconfirmed = Unconfirmed(str(error))
+            unconfirmed.proxy_status = answer_to(error).proxy_status
+            raise unconfirmed from error
+        discard(response)
+        if response.code == HTTPStatus.OK:
+            return await self.learn(ask, wanted, media_type_of(response))
+        if not 400 <= response.code < 500:
+            raise Unconfirmed(f"it answered {response.code}")
+        refused = response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+        if refused and ask.login is not None:
+            self._grants.revoke(wanted.host, wanted.repository, ask.login)
+        raise Refused(response)
+
+    async def learn(self, ask: Ask, wanted: Wanted, media_type: str) -> str:
+        """Remember that upstream served *wanted* to this client, and as what."""
+        host, repository = wanted.host, wanted.repository
+        if ask.login is None:
+            self._visibility.seen(host, repository, public=True)
+        else:
+            self._grants.accept(host, repository, ask.login)
+            if ask.section.effective_access is Access.VERIFY:
+                accept = b", ".join(ask.content_headers().getRawHeaders(b"accept", []))
+                self._visibility.find_out(host, repository, wanted.target, accept)
+        try:
+            await self._index.put_membership(
+                wanted.host, wanted.repository, wanted.digest, media_type
+            )
+        except StoreError as error:
+            # What is lost is a shortcut: upstream is asked again next time.
+            self._log.error("The index takes nothing: {reason}", reason=str(error))
+        return media_type
+
+
+async def ask_for(
+    upstream: IUpstream,
+    method: bytes,
+    ask: Ask,
+    wanted: Wanted,
+    part: tuple[int, int | None] | None = None,
+) -> IResponse:
+    """Ask upstream for content, in the name of *ask*'s client.
+
+    Args:
+        part: start and exclusive end of the bytes that are wanted; None for all.
+    """
+    headers = ask.content_headers()
+    if part is not None:
+        headers.setRawHeaders(b"Range", [range_of(*part)])
+    return await upstream.request(
+        method,
+        wanted.host,
+        wanted.target,
+        headers=headers,
+        repository=wanted.repository,
+        authorization=ask.authorization,
+    )
+
+
+def _ignore(_: object) -> None:
+    """A confirmation is remembered; nobody has to take it."""
