@@ -10,12 +10,13 @@ CONFIG ?= run/regproxy.toml
 # The tests of "make test": any names that trial takes.
 TESTS ?= tests
 
-.PHONY: help run test lint docs e2e-deps clean
+.PHONY: help run test soak lint docs e2e-deps clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make run       start the proxy in the foreground [CONFIG=file]'
 	@echo 'make test      run the tests [TESTS=tests.oci]'
+	@echo 'make soak      run the tests that take minutes: herds, hundreds of kills; with figures'
 	@echo 'make lint      check style, types, floors and news fragments'
 	@echo 'make docs      build the documentation into docs/_build/html'
 	@echo 'make e2e-deps  install the programs of the end-to-end tests (Debian, root)'
@@ -26,6 +27,9 @@ run: $(VENV)/.has-run $(CONFIG)
 
 test: $(VENV)/.has-test
 	$(BIN)/python -m tests.run $(TESTS)
+
+soak: $(VENV)/.has-test
+	$(BIN)/python -m tests.run tests.faults.soak
 
 lint: $(VENV)/.has-lint
 	$(BIN)/ruff check

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
 from twisted.logger import Logger
@@ -27,6 +27,8 @@ from regproxy.wiring import Foundation, House
 
 # Seconds between writes of the times of last use: what a kill loses of them.
 FLUSH_INTERVAL: Final = 30.0
+# Seconds between looks at what the store has to evict or verify, besides after each commit.
+HOUSEKEEPING_INTERVAL: Final = 60.0
 
 
 class Options(usage.Options):
@@ -73,6 +75,7 @@ def make_service(reactor: Any, config: Config, path: Path | None) -> MultiServic
         for description in descriptions:
             factory = CurrentFactory(partial(proxy.way, way))
             proxy.addService(ListenerService(reactor, description, factory))
+    proxy.addService(TimerService(HOUSEKEEPING_INTERVAL, foundation.housekeeping.tick))
     return proxy
 
 
@@ -160,9 +163,7 @@ class StoreService(Service):
             sys.exit(str(error))
         foundation.disk_pool.start()
         foundation.index_pool.start()
-        foundation.store.sweep().addErrback(
-            lambda failure: self._log.failure("Old transfers were not swept", failure)
-        )
+        foundation.housekeeping.start()
 
     def flush(self) -> Deferred[None]:
         """Write when content was last used. A failure must not end the timer that calls this."""
@@ -173,7 +174,8 @@ class StoreService(Service):
     def stopService(self) -> Deferred[None]:
         """Write what is left to write, and close the store."""
         super().stopService()
-        return self._foundation.store.flush_access_times().addBoth(self._close)
+        self._foundation.housekeeping.stop()
+        return ensureDeferred(self._foundation.store.stop()).addBoth(self._close)
 
     def _close(self, result: Any) -> Any:
         self._foundation.disk_pool.stop()
@@ -232,6 +234,7 @@ class ProxyService(MultiService):
         if _fixed(config) != _fixed(running):
             self._log.warn("Listeners, [ca] and [cache] directory change at a restart only")
         self.house, replaced = House.build(self._foundation, config), self.house
+        self._foundation.housekeeping.follow(config.cache)
         replaced.upstream.close()
         self._log.info("The configuration was reloaded")
 

@@ -31,14 +31,17 @@ from regproxy.oci.names import HTTPS_PORT, Host
 from regproxy.policy.addresses import AddressGuard, AllowEntry
 from regproxy.policy.filling import FillRules
 from regproxy.policy.interception import decide
+from regproxy.registry.backoff import BackOff, ConsiderateUpstream
 from regproxy.registry.content import ContentService
 from regproxy.registry.grants import Grants
+from regproxy.registry.permissions import Permissions
 from regproxy.registry.resource import RegistryResource
 from regproxy.registry.service import RegistryService
 from regproxy.registry.tags import TagService
 from regproxy.registry.tokens import ClientFirst, TokenKey
 from regproxy.registry.visibility import Visibility
 from regproxy.store.disk import BlobDirectory, ThreadWorkers
+from regproxy.store.housekeeping import Housekeeping
 from regproxy.store.index import Index
 from regproxy.store.store import Store
 from regproxy.tls.authority import CertificateAuthority
@@ -68,6 +71,7 @@ class Foundation:
     index_pool: ThreadPool
     index: Index
     store: Store
+    housekeeping: Housekeeping
     grants: Grants
     token_key: TokenKey
     access_log: AccessLog
@@ -89,6 +93,8 @@ class Foundation:
         disk_pool = ThreadPool(0, DISK_THREADS, "disk")
         index_pool = ThreadPool(0, 1, "index")
         index = Index(directory.root / "index.sqlite3", ThreadWorkers(reactor, index_pool))
+        workers = ThreadWorkers(reactor, disk_pool)
+        store = Store(directory, index, workers, time.time)
         return cls(
             reactor=reactor,
             authority=authority,
@@ -97,7 +103,8 @@ class Foundation:
             disk_pool=disk_pool,
             index_pool=index_pool,
             index=index,
-            store=Store(directory, index, ThreadWorkers(reactor, disk_pool), time.time),
+            store=store,
+            housekeeping=Housekeeping(store, directory, workers, reactor, time.time, config.cache),
             grants=Grants(reactor),
             token_key=TokenKey(config.data / "tokens.key"),
             access_log=AccessLog(),
@@ -118,28 +125,33 @@ class House:
         reactor = foundation.reactor
         credentials = Credentials(reactor, config.credentials, os.environ)
         upstream = Upstream(reactor, config, _tls_policy, credentials)
+        backoff = BackOff(reactor, time.time, config.limits.rate_limit_wait)
+        way_out = ConsiderateUpstream(upstream, backoff)
+        visibility = Visibility(
+            foundation.index, way_out, reactor, time.time, config.freshness.stale_if_error
+        )
+        permissions = Permissions(foundation.index, way_out, foundation.grants, visibility)
         content = ContentService(
             foundation.store,
-            upstream,
-            foundation.grants,
-            Visibility(
-                foundation.index, upstream, reactor, time.time, config.freshness.stale_if_error
-            ),
+            way_out,
+            permissions,
             config.limits,
             FillRules(finish_abandoned=config.cache.finish_abandoned),
             reactor,
         )
         tags = TagService(
             content,
+            permissions,
             foundation.store,
-            upstream,
+            way_out,
+            backoff,
             config.freshness,
             config.limits,
             reactor,
             time.time,
         )
         service = ClientFirst(
-            RegistryService(content, tags, upstream, time.time),
+            RegistryService(content, tags, way_out, time.time),
             config,
             foundation.token_key,
             time.time,

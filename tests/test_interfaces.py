@@ -4,6 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass, verifyObject
 
 from regproxy.interfaces import IBlob, IUpstream
+from regproxy.registry.straight import FallbackBlob, StraightBlob
 from regproxy.store.fill import FillReader
 from regproxy.store.store import StoredBlob
 from regproxy.upstream.client import Upstream
@@ -14,7 +15,7 @@ class InterfaceTests(SynchronousTestCase):
     """What stands on both sides of each seam fits."""
 
     def test_blobs(self) -> None:
-        for kind in (StoredBlob, FillReader):
+        for kind in (StoredBlob, FillReader, StraightBlob, FallbackBlob):
             self.assertTrue(IBlob.implementedBy(kind), kind)
             verifyClass(IBlob, kind)
 

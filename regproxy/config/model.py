@@ -174,7 +174,8 @@ class CacheSection:
 
     Of the least recently used, as much goes as ``max_size`` and ``min_free`` (bytes
     free on the file system; 0 for no such bound) ask for, and everything that was
-    ``inactive`` for so many seconds.
+    ``inactive`` for so many seconds. What was not verified for ``verify`` seconds is read
+    again; 0 for never.
     """
 
     directory: Path | None = None
@@ -184,6 +185,7 @@ class CacheSection:
     max_size: int = 32 * GiB
     inactive: float = 60 * DAY
     min_free: int = 0
+    verify: float = 30 * DAY
 
 
 @frozen
@@ -239,8 +241,12 @@ class LimitsSection:
     # containerd 2.3 gives up when response headers take 30 s.
     upstream_head: float = 25.0
     upstream_idle: float = 60.0
+    # A registry verifies a layer, and may copy it, before it answers an upload.
+    upstream_upload: float = 15 * MINUTE
     # Bytes a second, over upstream_idle seconds, below which a body counts as stalled.
     upstream_rate: int = 512
+    # Requests wait this long for a registry that limits their rate; then they get a 429.
+    rate_limit_wait: float = 10.0
     upstream_head_size: int = 64 * 1024
     # The distribution specification asks registries to take manifests of at
     # least 4 MiB; Docker's client reads no more than that.
@@ -314,7 +320,7 @@ class Config:
         return self.ca.directory or self.data / "ca"
 
     def intercepts(self, host: Host) -> bool:
-        """Whether connections to *host* are intercepted (BEHAVIOUR: "intercepted")."""
+        """Whether connections to *host* are intercepted."""
         return host.canonical in self.registries or any(
             pattern.matches(host) for pattern in self.interception.hosts
         )

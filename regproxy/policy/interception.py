@@ -35,5 +35,5 @@ Decision = Intercept | Tunnel
 
 
 def decide(config: Config, host: Host) -> Decision:
-    """Decide about a ``CONNECT`` to *host* (BEHAVIOUR, "Ways in")."""
+    """Decide about a ``CONNECT`` to *host*."""
     return Intercept(host) if config.intercepts(host) else Tunnel(host)

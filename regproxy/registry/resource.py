@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IReactorTime
@@ -141,6 +143,9 @@ class RegistryResource(Resource):
         try:
             span = describe_content(request, content)
             if span is not None:
+                if request.code == HTTPStatus.PARTIAL_CONTENT:
+                    # Its bytes may be long in coming, and some clients wait 30 s for a head.
+                    request.write(b"")
                 if content.straight is not None:
                     blob = FallbackBlob(blob, content.straight, span[1])
                 await send(request, blob, *span)

@@ -175,17 +175,21 @@ class FallbackBlob:
     async def _read(self, offset: int, length: int) -> bytes:
         try:
             data = await self._blob.read(offset, length)
-        except OSError:
+        except (OSError, DiskFailed):
             data = b""
         if data:
             return data
         await self._change_over()
-        # The last byte, if it is among these, is held back anew until the digest is right.
-        while not (ready := min(length, self.readable(offset)) - (not self.verified)) > 0:
-            if self.verified:
-                return b""
+        while not (ready := self._ready(offset, length)) and not self.verified:
             await self._blob.when_readable(offset, self._end)
         return await self._blob.read(offset, ready)
+
+    def _ready(self, offset: int, length: int) -> int:
+        """How many of *length* bytes there are, less the last one until the digest is right."""
+        ready = min(length, self.readable(offset))
+        if self._end is not None and not self.verified:
+            ready = min(ready, self._end - offset - 1)
+        return ready
 
     async def _change_over(self) -> None:
         failed, self._blob = self._blob, await self._straight()

@@ -374,5 +374,5 @@ def _digest_of(response: IResponse) -> Digest | None:
 
 
 def _upstream_failed(status: int) -> bool:
-    """Whether *status* is a failure and no answer (BEHAVIOUR: "Upstream fails")."""
+    """Whether *status* is a failure and no answer."""
     return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS

@@ -4,6 +4,7 @@ Layout below the cache directory::
 
     blobs/sha256/ab/abcd…    whole, verified content, named by its digest
     fills/                   transfers in flight; never served
+    quarantine/              what was found damaged; never served, removed after a week
     index.sqlite3            see regproxy.store.index
 
 The functions that write run in a worker thread; the ones that read run anywhere.
@@ -11,7 +12,6 @@ The functions that write run in a worker thread; the ones that read run anywhere
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -29,6 +29,7 @@ from regproxy.store.errors import StoreUnusable
 from regproxy.store.partial import Partial
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 # Errors that say "not without waiting" (EAGAIN) or "this file system does not
 # know how to tell" (EOPNOTSUPP): preadv2(2), RWF_NOWAIT.
@@ -119,14 +120,18 @@ def read(workers: Workers, descriptor: Descriptor, length: int, offset: int) -> 
         del buffer[got:]
         return succeed(bytes(buffer))
     # Nothing is not always the end of the file: preadv2(2), BUGS, Linux 5.9 and 5.10.
+    return with_file(workers, descriptor, lambda number: os.pread(number, length, offset))
+
+
+def with_file(workers: Workers, descriptor: Descriptor, call: Callable[[int], T]) -> Deferred[T]:
+    """The result of *call* with the number of *descriptor*, held until a worker is done with it."""
     held = descriptor.hold()
 
-    def over(result: T) -> T:
+    def over(result: R) -> R:
         held.release()
         return result
 
-    work = workers.run(lambda: os.pread(held.number, length, offset))
-    return shielded(work.addBoth(over), lambda _: None)
+    return shielded(workers.run(lambda: call(held.number)).addBoth(over), lambda _: None)
 
 
 @frozen
@@ -144,6 +149,11 @@ class BlobDirectory:
         """Where transfers are written until they are whole."""
         return self.root / "fills"
 
+    @property
+    def quarantine(self) -> Path:
+        """Where is kept for a while what was found below ``blobs/`` and does not belong there."""
+        return self.root / "quarantine"
+
     def prepare(self) -> None:
         """Make the directories.
 
@@ -151,7 +161,7 @@ class BlobDirectory:
             StoreUnusable: it cannot be created or written.
         """
         try:
-            for directory in (self.root / "blobs", self.fills):
+            for directory in (self.root / "blobs", self.fills, self.quarantine):
                 directory.mkdir(parents=True, exist_ok=True)
             probe = self.fills / ".probe"
             probe.touch()
@@ -171,6 +181,23 @@ class BlobDirectory:
             return None
         return descriptor, os.fstat(descriptor)
 
+    def set_aside(self, path: Path, seen: os.stat_result) -> bool:
+        """Move the file at *path* to the quarantine; False when it is not the one *seen* any more.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        aside = self.quarantine / "-".join(path.relative_to(self.root / "blobs").parts)
+        try:
+            if not os.path.samestat(path.stat(), seen):
+                return False
+            path.rename(aside)
+        except FileNotFoundError:
+            return False
+        # How long it is kept counts from now.
+        os.utime(aside)
+        return True
+
     def commit(self, partial: Partial, digest: Digest, size: int) -> None:
         """Make verified content durable under its name: fsync, rename, fsync of the directories.
 
@@ -185,17 +212,6 @@ class BlobDirectory:
         _sync_directory(final.parent)
         for directory in created:
             _sync_directory(directory.parent)
-
-
-def sweep(fills: Path, before: float) -> int:
-    """Remove the files of *fills* last written *before* (seconds since the epoch); how many."""
-    removed = 0
-    for path in fills.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < before:
-                path.unlink()
-                removed += 1
-    return removed
 
 
 def _make_directories(path: Path, root: Path) -> list[Path]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
+from typing import Final
+
 from regproxy.oci.names import Digest
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StoreError(Exception):
@@ -15,6 +21,13 @@ class StoreUnusable(StoreError):
 
 class IndexFailed(StoreError):
     """The index did not take a row."""
+
+
+class Damaged(StoreError):
+    """Stored content is not what its digest names; it is not here any more."""
+
+    def __init__(self, digest: Digest) -> None:
+        super().__init__(f"stored content {digest} was damaged; ask again")
 
 
 class FillFailed(StoreError):
@@ -32,5 +45,24 @@ class DiskFailed(FillFailed):
     """The disk did not take the content, or did not give it back."""
 
 
+class Stopped(FillFailed):
+    """The process ends; a later one may go on with the transfer."""
+
+    def __init__(self) -> None:
+        super().__init__("the proxy is stopping")
+
+
 class SizeMismatch(FillFailed):
     """More bytes came than were announced, or another size was announced than before."""
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether *error*, or what it came from, says that there is no room on the disk."""
+    while error is not None:
+        match error:
+            case OSError():
+                return error.errno in _FULL
+            case sqlite3.Error():
+                return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        error = error.__cause__
+    return False

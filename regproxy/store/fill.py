@@ -67,15 +67,9 @@ class Fill:
         record: Recorder,
         digest: Digest,
         partial_file: Partial,
-        size: int | None,
     ) -> None:
         self.digest = digest
-        # Another size than the one noted makes it other content: what is there is of no use.
-        fits = size is None or partial_file.size in (None, size)
-        self.state = FillState(
-            size if not fits or size is not None else partial_file.size,
-            partial_file.stored if fits else (),
-        )
+        self.state = FillState(partial_file.size, partial_file.stored)
         self.failure: Failure | None = None
         self.demand: Demand | None = None
         self.deserted: Callable[[], None] | None = None
@@ -92,9 +86,11 @@ class Fill:
         self._sources: set[IPushProducer] = set()
         self._paused = False
         self._readers = 0
+        self._unread: Callable[[], None] | None = None
         self._keep = False
         self._changed: list[Deferred[None]] = []
         self._ended: list[Deferred[None]] = []
+        self._closed: list[Deferred[None]] | None = []
 
     # What the sources call.
 
@@ -151,7 +147,6 @@ class Fill:
     def _end(self, failure: Failure, keep: bool = False) -> None:
         self.state.fail()
         self.failure = failure
-        self._queue.clear()
         self._keep = keep
         if not self._working:
             self._dispose()
@@ -165,6 +160,8 @@ class Fill:
         Raises:
             ValueError: the fill is over.
         """
+        if self.state.over:
+            raise ValueError("the fill is over")
         reader = FillReader(self, self._workers, self._descriptor.hold())
         self._readers += 1
         return reader
@@ -172,8 +169,17 @@ class Fill:
     def left(self) -> None:
         """A reader was closed."""
         self._readers -= 1
-        if self._readers == 0 and self.deserted is not None and not self.state.over:
+        if self._readers == 0 and self._unread is not None:
+            self._unread()
+        elif self._readers == 0 and self.deserted is not None and not self.state.over:
             self.deserted()
+
+    def when_unread(self, call: Callable[[], None]) -> None:
+        """Call this once nobody reads it any more; it is over, and gets no new readers."""
+        if self._readers == 0:
+            call()
+        else:
+            self._unread = call
 
     def when_changed(self) -> Deferred[None]:
         """Fires at the next bytes or change of phase; fails when the fill does."""
@@ -182,6 +188,15 @@ class Fill:
     def when_ended(self) -> Deferred[None]:
         """Fires when the content is durable and indexed; fails when the fill does."""
         return self._wait(self._ended, over=self.state.phase is Phase.COMMITTED)
+
+    def when_closed(self) -> Deferred[None]:
+        """Fires when it is over, and nothing is done to its file any more."""
+        deferred: Deferred[None] = Deferred()
+        if self._closed is None:
+            deferred.callback(None)
+        else:
+            self._closed.append(deferred)
+        return deferred
 
     # The work: one worker call at a time.
 
@@ -206,7 +221,7 @@ class Fill:
             note = self._unnoted + self._queued >= SIDE_CAR_STEP
             self._working = True
             self._workers.run(
-                partial(self._store, pieces, state.hashed, target, stored if note else None)
+                partial(self._store, pieces, target, state.size, stored if note else None)
             ).addCallbacks(self._stored, self._disk_failed, (pieces, target, note))
         elif state.whole:
             self._check()
@@ -214,31 +229,33 @@ class Fill:
     def _store(
         self,
         pieces: list[tuple[int, bytes]],
-        hashed: int,
         target: int,
+        size: int | None,
         note: Spans | None,
     ) -> None:
-        # In a worker thread.
+        # In a worker thread; the reactor's leaves what it reads here alone meanwhile.
         self._partial.write(pieces)
-        for chunk in self._partial.read_back(dict(pieces), hashed, target):
+        for chunk in self._partial.read_back(dict(pieces), self.state.hashed, target):
             self._hash.update(chunk)
         if note is not None:
-            self._partial.note(self.state.size, note)
+            self._partial.note(size, note)
 
     def _stored(self, _: None, pieces: list[tuple[int, bytes]], target: int, noted: bool) -> None:
         self._working = False
         size = sum(len(data) for _, data in pieces)
         self._queued -= size
         self._unnoted = 0 if noted else self._unnoted + size
+        self.state.wrote((start, start + len(data)) for start, data in pieces)
+        self.state.hashed = target
         if self.state.over:
             self._dispose()
             return
-        self.state.wrote((start, start + len(data)) for start, data in pieces)
-        self.state.hashed = target
         if self._paused and self._queued < LOW:
             self._paused = False
             for source in tuple(self._sources):
-                source.resumeProducing()
+                # What one of them brings at once may be enough again.
+                if not self._paused:
+                    source.resumeProducing()
         self._work_on()
         self._notify()
 
@@ -252,7 +269,9 @@ class Fill:
             digest=str(self.digest),
             reason=failure.getErrorMessage(),
         )
-        self._end(Failure(DiskFailed(failure.getErrorMessage())))
+        error = DiskFailed(failure.getErrorMessage())
+        error.__cause__ = failure.value
+        self._end(Failure(error))
 
     def _check(self) -> None:
         actual = Digest(self.digest.algorithm, self._hash.hexdigest())
@@ -272,27 +291,36 @@ class Fill:
     def _committed(self, _: None) -> None:
         self._working = False
         self.state.commit()
-        self._descriptor.release()
+        self._close()
         self._notify()
 
     def _dispose(self) -> None:
-        # Once, and with no worker at the file. The worker has a descriptor of its own:
-        # it carries the lock to the end, and frees the blocks when it is the last.
-        last = os.dup(self._descriptor.number)
-        self._descriptor.release()
-        kept = self.state.stored if self._keep else None
+        # Once, and with no other worker at the file. It is held, and with it the lock,
+        # until it is put away.
+        pieces, self._queue = self._queue if self._keep else [], []
+        kept = joined(self.state.stored, pieces) if self._keep else Spans()
+        needed = self._keep or self.state.verified
 
         def put_away() -> None:
-            try:
-                self._partial.put_away(self.state.size, kept)
-            finally:
-                os.close(last)
+            self._partial.write(pieces)
+            self._partial.put_away(self.state.size, kept)
+            if not needed:
+                # Its blocks are freed here, not in the reactor thread by the last close.
+                os.ftruncate(self._descriptor.number, 0)
 
-        self._workers.run(put_away).addErrback(
-            lambda failure: self._log.failure(
-                "A partial transfer could not be put away: {path}", failure, path=self._partial.path
-            )
-        )
+        def over(result: Failure | None) -> None:
+            if result is not None:
+                path = self._partial.path
+                self._log.failure("A partial transfer was not put away: {path}", result, path=path)
+            self._close()
+
+        self._workers.run(put_away).addBoth(over)
+
+    def _close(self) -> None:
+        self._descriptor.release()
+        waiters, self._closed = self._closed or [], None
+        for waiter in waiters:
+            waiter.callback(None)
 
     def _notify(self) -> None:
         waiters, self._changed = self._changed, []
@@ -333,13 +361,20 @@ class FillReader:
 
     def when_readable(self, offset: int, end: int | None) -> Deferred[None]:
         """See :class:`~regproxy.interfaces.IBlob`."""
+        # In this order: the bytes may be here before the demand returns.
+        changed = self._fill.when_changed()
         if self._fill.demand is not None and self.readable(offset) == 0:
             self._fill.demand(offset, end)
-        return self._fill.when_changed()
+        return changed
 
     def read(self, offset: int, length: int) -> Deferred[bytes]:
         """See :class:`~regproxy.interfaces.IBlob`."""
-        return disk.read(self._workers, self._descriptor, length, offset)
+        return disk.read(self._workers, self._descriptor, length, offset).addCallback(self._checked)
+
+    def _checked(self, data: bytes) -> bytes | Failure:
+        # It may have failed under the read, and its file be cut off.
+        failure = self._fill.failure
+        return data if failure is None or self.verified else failure
 
     def close(self) -> None:
         """Let go of it."""

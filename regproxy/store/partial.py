@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -30,41 +31,44 @@ class Partial:
             opened it closes it.
         path: where it is. The side-car is beside it.
         stored: what it had when it was opened.
-        size: the size of the whole, if the side-car knew it.
+        size: the size of the whole, if it is known.
+        lasting: whether a later transfer would find it.
     """
 
     descriptor: int
     path: Path
     stored: Spans
     size: int | None
+    lasting: bool = True
 
     @classmethod
-    def open(cls, fills: Path, digest: Digest) -> Self:
+    def open(cls, fills: Path, digest: Digest, size: int | None) -> Self:
         """The partial file of *digest*: an earlier one where nobody writes it, else a new one.
+
+        Args:
+            size: of the whole, if it is announced. Where the earlier file is of another
+                size nothing of it is used.
 
         Raises:
             OSError: the disk does not take it.
         """
-        path = fills / f"{digest.algorithm}-{digest.hex}.part"
+        path = _path(fills, digest)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            # A lock, not a name, tells whose it is: it ends with its process.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _names(path, descriptor):
-                # Whoever had it before has just put it away, or committed it.
-                raise BlockingIOError
-        except BlockingIOError:
-            os.close(descriptor)
-            descriptor, name = tempfile.mkstemp(f".{path.name}", dir=fills)
-            os.fchmod(descriptor, 0o644)
-            return cls(descriptor, Path(name), Spans(), None)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        # It is somebody's again, and not for the sweep.
-        os.utime(descriptor)
-        size, stored = _read_side_car(_side_car(path), os.fstat(descriptor).st_size)
-        return cls(descriptor, path, stored, size)
+        with contextlib.ExitStack() as unwanted:
+            unwanted.callback(os.close, descriptor)
+            if not _take(path, descriptor):
+                descriptor, name = tempfile.mkstemp(f".{path.name}", dir=fills)
+                os.fchmod(descriptor, 0o644)
+                return cls(descriptor, Path(name), Spans(), size, lasting=False)
+            # It is somebody's again, and not for the sweep.
+            os.utime(descriptor)
+            known, stored = _read_side_car(_side_car(path), os.fstat(descriptor).st_size)
+            if not _fits(size, known, stored):
+                # Nor may a later process believe in it.
+                _side_car(path).unlink()
+                known, stored = None, Spans()
+            unwanted.pop_all()
+            return cls(descriptor, path, stored, known if size is None else size)
 
     def write(self, pieces: list[tuple[int, bytes]]) -> None:
         """Write bytes at their offsets; neighbours in one go."""
@@ -91,28 +95,43 @@ class Partial:
         It is not synchronised to the disk. What a power cut makes of it is found out
         by the digest.
         """
+        if not self.lasting:
+            return
         side_car = _side_car(self.path)
         temporary = side_car.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"size": size, "stored": list(stored)}))
-        temporary.replace(side_car)
+        try:
+            temporary.write_text(json.dumps({"size": size, "stored": list(stored)}))
+            temporary.replace(side_car)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
-    def put_away(self, size: int | None, kept: Spans | None) -> None:
-        """Leave it for a later transfer if *kept* tells what it has, else remove it."""
-        if kept is not None:
+    def put_away(self, size: int | None, kept: Spans) -> None:
+        """Leave it for a later transfer that has use for *kept*; remove it when that is nothing."""
+        if kept.total and self.lasting:
             self.note(size, kept)
-        else:
+        elif _names(self.path, self.descriptor):
+            # In this order: a side-car without its file says nothing.
+            self.path.unlink()
             _side_car(self.path).unlink(missing_ok=True)
-            self.path.unlink(missing_ok=True)
+        # Readers that have not noticed yet may have it open for a while.
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
     def become(self, final: Path) -> None:
-        """It is whole: rename it to *final*."""
+        """It is whole: rename it to *final*.
+
+        Raises:
+            OSError: it is gone, or another file is in its place.
+        """
+        if not _names(self.path, self.descriptor):
+            raise FileNotFoundError(f"{self.path} was removed by somebody")
         self.path.rename(final)
         _side_car(self.path).unlink(missing_ok=True)
 
 
 def resumable(fills: Path, digest: Digest) -> int:
     """The first byte that a partial file of *digest* lacks; 0 when there is none to go on with."""
-    path = fills / f"{digest.algorithm}-{digest.hex}.part"
+    path = _path(fills, digest)
     try:
         length = path.stat().st_size
     except FileNotFoundError:
@@ -126,6 +145,53 @@ def joined(stored: Spans, pieces: list[tuple[int, bytes]]) -> Spans:
     for offset, data in pieces:
         result.add(offset, offset + len(data))
     return result
+
+
+def sweep(fills: Path, before: float) -> int:
+    """Remove the files of *fills* last written *before* (seconds since the epoch); how many.
+
+    A file that somebody writes stays, and so does its side-car.
+    """
+    removed = 0
+    for path in fills.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime >= before or (path.suffix == ".json" and _has_file(path)):
+                continue
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                # Somebody may have had it in the meantime.
+                if _take(path, descriptor) and os.fstat(descriptor).st_mtime < before:
+                    path.unlink()
+                    _side_car(path).unlink(missing_ok=True)
+                    removed += 1
+            finally:
+                os.close(descriptor)
+    return removed
+
+
+def _path(fills: Path, digest: Digest) -> Path:
+    return fills / f"{digest.algorithm}-{digest.hex}.part"
+
+
+def _has_file(side_car: Path) -> bool:
+    return side_car.with_suffix("").exists()
+
+
+def _fits(size: int | None, known: int | None, stored: Spans) -> bool:
+    """Whether *stored* can be a part of content of *size* bytes."""
+    if size is None or (known is None and not stored.total):
+        return True
+    return known in (None, size) and all(end <= size for _, end in stored)
+
+
+def _take(path: Path, descriptor: int) -> bool:
+    """Lock the file, unless somebody has it or has just put it away or committed it."""
+    try:
+        # A lock, not a name, tells whose it is: it ends with its process.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return _names(path, descriptor)
 
 
 def _names(path: Path, descriptor: int) -> bool:
@@ -142,15 +208,28 @@ def _side_car(path: Path) -> Path:
 def _read_side_car(path: Path, length: int) -> tuple[int | None, Spans]:
     """What the side-car says, as far as the file of *length* bytes bears it out."""
     try:
-        content = json.loads(path.read_text())
-        size, spans = content["size"], content["stored"]
-        stored = Spans((int(start), min(int(end), length)) for start, end in spans[:_MAX_SPANS])
-    except (OSError, ValueError, KeyError, TypeError):
+        content = json.loads(path.read_bytes())
+        size = None if content["size"] is None else _position(content["size"])
+        most = length if size is None else min(length, size)
+        stored = Spans(
+            (_position(start), min(_position(end), most))
+            for start, end in content["stored"][:_MAX_SPANS]
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         # Lost or torn: the transfer begins anew.
         return None, Spans()
-    if not (size is None or isinstance(size, int)) or any(start < 0 for start, _ in stored):
-        return None, Spans()
     return size, stored
+
+
+def _position(value: object) -> int:
+    """*value*, if it counts bytes.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if type(value) is not int or value < 0:
+        raise ValueError("not a position in a file")
+    return value
 
 
 def _runs(pieces: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:

@@ -7,18 +7,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from regproxy.interfaces import IBlob
 from regproxy.oci.names import Digest
+from regproxy.policy.integrity import ContentRecord
 from regproxy.store import disk
-from regproxy.store.errors import IndexFailed
+from regproxy.store.errors import Damaged, IndexFailed, Stopped, disk_full
 from regproxy.store.fill import Fill
 from regproxy.store.index import Index
-from regproxy.store.partial import Partial, resumable
+from regproxy.store.partial import Partial, resumable, sweep
+from regproxy.store.uses import Uses
+from regproxy.store.verification import Check, Verification
 
 # Seconds without a write after which a file below fills/ is nobody's any more.
 ABANDONED: Final = 24 * 3600.0
@@ -35,6 +38,10 @@ class Store:
 
     Attributes:
         index: the index, for what is known about tags and repositories.
+        uses: which content is in use.
+        verification: sees to it that stored content is still right.
+        grown: called when content was added.
+        full: called when the disk had no room, with the bytes for which it should have.
     """
 
     _log = Logger()
@@ -51,15 +58,30 @@ class Store:
         self._workers = workers
         self._now = now
         self._fills: dict[Digest, Fill] = {}
-        self._used: dict[Digest, float] = {}
+        self.uses = Uses(now)
+        self.verification = Verification(directory, index, workers, self.uses, now)
+        self.grown: Callable[[], None] = lambda: None
+        self.full: Callable[[int], None] = lambda wanted: None
 
     def open(self, digest: Digest) -> StoredBlob | None:
         """Whole content, for the caller to close; None when it is not here."""
         found = self._directory.open(digest)
         if found is None:
             return None
-        self._used[digest] = self._now()
-        return StoredBlob(self._workers, digest, *found)
+        number, stat = found
+        descriptor = disk.Descriptor(number)
+        try:
+            check = self.verification.check(digest, descriptor, stat)
+        except Damaged:
+            descriptor.release()
+            return None
+        except OSError:
+            descriptor.release()
+            raise
+        self.uses.hold(digest)
+        self.uses.touch(digest)
+        closed = partial(self.uses.release, digest)
+        return StoredBlob(self._workers, digest, descriptor, stat.st_size, check, closed)
 
     def has(self, digest: Digest) -> bool:
         """Whether the whole content is here."""
@@ -70,9 +92,10 @@ class Store:
         fill = self._fills.get(digest)
         return None if fill is None or fill.state.over else fill
 
-    def resumable(self, digest: Digest) -> Deferred[int]:
+    async def resumable(self, digest: Digest) -> int:
         """From which byte on an earlier transfer of *digest* may be gone on with; 0 for none."""
-        return self._workers.run(partial(resumable, self._directory.fills, digest))
+        await self._over(digest)
+        return await self._workers.run(partial(resumable, self._directory.fills, digest))
 
     async def begin(self, digest: Digest, size: int | None) -> Fill:
         """Start a transfer of *digest*, *size* bytes long if that is known.
@@ -82,14 +105,18 @@ class Store:
         Raises:
             OSError: the disk does not take it.
         """
-        partial_file = await disk.shielded(
-            self._workers.run(partial(Partial.open, self._directory.fills, digest)), self._leave
-        )
-        fill = Fill(self._directory, self._workers, self._record, digest, partial_file, size)
+        await self._over(digest)
+        opening = self._workers.run(partial(Partial.open, self._directory.fills, digest, size))
+        try:
+            partial_file = await disk.shielded(opening, self._leave)
+        except OSError as error:
+            self._check_room(error, size)
+            raise
+        fill = Fill(self._directory, self._workers, self._record, digest, partial_file)
         self._fills[digest] = fill
-        fill.when_ended().addErrback(self._log_failed, digest).addCallback(
-            lambda _: self._forget(digest, fill)
-        )
+        self.uses.hold(digest)
+        fill.when_ended().addCallbacks(lambda _: self.grown(), self._failed, errbackArgs=(fill,))
+        fill.when_closed().addCallback(lambda _: self._forget(digest, fill))
         return fill
 
     async def put(self, digest: Digest, content: bytes) -> None:
@@ -105,73 +132,121 @@ class Store:
 
     def flush_access_times(self) -> Deferred[None]:
         """Write to the index when content was last used."""
-        used, self._used = self._used, {}
-        return self.index.touch(used).addErrback(self._not_flushed) if used else succeed(None)
+        used = self.uses.take()
+        if not used:
+            return succeed(None)
+        return self.index.touch(used).addErrback(self._not_flushed, used)
+
+    async def stop(self) -> None:
+        """Leave transfers to a later process, and tell the index what was used."""
+        fills = tuple(self._fills.values())
+        for fill in fills:
+            fill.fail(Failure(Stopped()), keep=True)
+        await gatherResults([fill.when_closed() for fill in fills])
+        await self.flush_access_times()
 
     def sweep(self) -> Deferred[int]:
         """Remove what transfers of a process that is gone have left; how many files.
 
         A transfer under way, be it another process's, has been written to lately.
         """
-        return self._workers.run(
-            partial(disk.sweep, self._directory.fills, self._now() - ABANDONED)
-        )
+        return self._workers.run(partial(sweep, self._directory.fills, self._now() - ABANDONED))
+
+    async def _over(self, digest: Digest) -> None:
+        """Wait for an earlier transfer that has ended to put its file away."""
+        earlier = self._fills.get(digest)
+        if earlier is not None and earlier.state.over:
+            await earlier.when_closed()
 
     def _leave(self, unwanted: Partial) -> None:
-        kept = unwanted.stored if unwanted.stored.total else None
-        unwanted.put_away(unwanted.size, kept)
-        os.close(unwanted.descriptor)
+        try:
+            unwanted.put_away(unwanted.size, unwanted.stored)
+        finally:
+            os.close(unwanted.descriptor)
 
     def _record(self, digest: Digest, size: int) -> Deferred[None]:
-        return self.index.put_content(digest, size, self._now())
+        now = self._now()
+        changed = self._directory.path(digest).stat().st_ctime_ns
+        return self.index.put_content(ContentRecord(digest, size, now, now, now, changed))
 
-    def _not_flushed(self, failure: Failure) -> None:
-        # What is lost is some of the order in which content is evicted.
+    def _not_flushed(self, failure: Failure, used: dict[Digest, float]) -> None:
         failure.trap(IndexFailed)
-        self._log.error("The times of last use are lost: {reason}", reason=str(failure.value))
+        self.uses.give_back(used)
+        self._log.error("The times of last use have to wait: {reason}", reason=str(failure.value))
 
-    def _log_failed(self, failure: Failure, digest: Digest) -> None:
+    def _check_room(self, error: BaseException | None, wanted: int | None) -> None:
+        if disk_full(error):
+            self.full(wanted or 0)
+
+    def _failed(self, failure: Failure, fill: Fill) -> None:
         self._log.warn(
             "The transfer of {digest} came to nothing: {reason}",
-            digest=digest,
+            digest=str(fill.digest),
             reason=failure.getErrorMessage(),
         )
+        self._check_room(failure.value, fill.state.size)
 
     def _forget(self, digest: Digest, fill: Fill) -> None:
         if self._fills.get(digest) is fill:
             del self._fills[digest]
+        # Its readers go on reading the file that it has become.
+        fill.when_unread(partial(self.uses.release, digest))
 
 
 @implementer(IBlob)
 class StoredBlob:
-    """Whole content, open for reading."""
+    """Whole content, open for reading.
 
-    verified = True
+    Args:
+        check: has to pass before it counts as verified; None: it does.
+        closed: called when it is closed.
+    """
 
     def __init__(
-        self, workers: disk.Workers, digest: Digest, descriptor: int, stat: os.stat_result
+        self,
+        workers: disk.Workers,
+        digest: Digest,
+        descriptor: disk.Descriptor,
+        size: int,
+        check: Check | None,
+        closed: Callable[[], None],
     ) -> None:
         self.digest = digest
-        self.size: int | None = stat.st_size
-        self._length = stat.st_size
+        self.size: int | None = size
+        self._length = size
         self._workers = workers
-        self._descriptor = disk.Descriptor(descriptor)
+        self._descriptor = descriptor
+        self._check = check
+        self._closed = closed
         self._open = True
+
+    @property
+    def verified(self) -> bool:
+        """Whether it is known to hash to the digest."""
+        return self._check is None or self._check.passed
 
     def readable(self, offset: int) -> int:
         """How many bytes can be read from *offset* on."""
         return max(0, self._length - offset)
 
     def when_readable(self, offset: int, end: int | None) -> Deferred[None]:
-        """Nothing changes any more."""
-        return succeed(None)
+        """Fires when it is verified: nothing else changes."""
+        return succeed(None) if self._check is None else self._check.when_passed()
 
     def read(self, offset: int, length: int) -> Deferred[bytes]:
         """See :class:`~regproxy.interfaces.IBlob`."""
-        return disk.read(self._workers, self._descriptor, length, offset)
+        reading = disk.read(self._workers, self._descriptor, length, offset)
+        return reading if self.verified else reading.addBoth(self._unverified)
 
     def close(self) -> None:
         """Let go of it."""
         if self._open:
             self._open = False
             self._descriptor.release()
+            self._closed()
+
+    def _unverified(self, result: bytes | Failure) -> bytes | Failure:
+        # What was sent of it may be wrong: nobody is to go on from here with a good copy.
+        if not result or (isinstance(result, Failure) and result.check(OSError)):
+            raise Damaged(self.digest)
+        return result

@@ -10,7 +10,6 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
-    IProducer,
     IPushProducer,
     IReactorTime,
     ITransport,
@@ -101,6 +100,7 @@ class BodyReader(Protocol):
         self._left = limit
         self._deadline = Deadline(clock, self._expired)
         self._over = False
+        self._paused = False
 
     def connectionMade(self) -> None:
         self._deadline.within(self._idle)
@@ -109,7 +109,8 @@ class BodyReader(Protocol):
         if self._over:
             return
         self._saved += len(data)
-        if self._saved >= self._worth:
+        # What was read before the pause may still come.
+        if self._saved >= self._worth and not self._paused:
             self._saved = 0
             self._deadline.within(self._idle)
         if self._left is not None:
@@ -133,12 +134,14 @@ class BodyReader(Protocol):
 
     def pauseProducing(self) -> None:
         """Stop reading until resumed."""
+        self._paused = True
         self._deadline.stop()
         if not self._over:
             cast(IPushProducer, self.transport).pauseProducing()
 
     def resumeProducing(self) -> None:
         """Read on."""
+        self._paused = False
         if not self._over:
             self._saved = 0
             self._deadline.within(self._idle)
@@ -211,56 +214,37 @@ async def drain(response: IResponse, clock: IReactorTime) -> None:
         await reader.done
 
 
-@implementer(IConsumer)
-class _Noticing:
-    """A consumer that tells of each write."""
-
-    def __init__(self, consumer: IConsumer, notice: Callable[[], None]) -> None:
-        self._consumer = consumer
-        self._notice = notice
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        self._consumer.registerProducer(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        self._consumer.unregisterProducer()
-
-    def write(self, data: bytes) -> None:
-        self._notice()
-        self._consumer.write(data)
-
-
 @implementer(IBodyProducer)
 class WatchedBody:
-    """A request body during which the deadline for the response moves along.
+    """A request body that the server has to take.
 
-    Each piece that is written puts it off by *idle* seconds; the end of the body sets it
-    to *head* seconds, the time for the response.
+    The deadline runs while the server is behind, *idle* seconds at one time; that the body
+    comes is for its maker to see to. The end of the body sets it to *answer* seconds, the
+    time for the response.
     """
 
-    def __init__(self, body: IBodyProducer, deadline: Deadline, idle: float, head: float) -> None:
+    def __init__(self, body: IBodyProducer, deadline: Deadline, idle: float, answer: float) -> None:
         self._body = body
         self._deadline = deadline
         self._idle = idle
-        self._head = head
+        self._answer = answer
         self.length: Any = body.length
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        self._deadline.within(self._idle)
-        watched = _Noticing(consumer, lambda: self._deadline.within(self._idle))
-        sending: Deferred[None] = self._body.startProducing(watched)
-        return sending.addCallback(self._sent)
-
-    def _sent(self, result: None) -> None:
-        self._deadline.within(self._head)
+        self._deadline.stop()
+        sending: Deferred[None] = self._body.startProducing(consumer)
+        return sending.addCallback(lambda _: self._deadline.within(self._answer))
 
     def pauseProducing(self) -> None:
+        self._deadline.within(self._idle)
         self._body.pauseProducing()
 
     def resumeProducing(self) -> None:
+        self._deadline.stop()
         self._body.resumeProducing()
 
     def stopProducing(self) -> None:
+        self._deadline.within(self._answer)
         self._body.stopProducing()
 
 

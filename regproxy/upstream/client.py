@@ -33,6 +33,9 @@ from regproxy.upstream.redirects import REDIRECT_LIMIT, REDIRECTS, URL, encoded,
 # What tells the proxy's own login from clients' Authorizations.
 _OURSELVES: Final = b"regproxy"
 
+# A registry may verify and copy a whole layer before it answers these.
+_STORING: Final = (b"PUT", b"PATCH")
+
 # Set here, or nobody's business upstream.
 _DROPPED: Final = (
     b"authorization",
@@ -255,12 +258,14 @@ class Upstream:
             headers.setRawHeaders(b"Authorization", [request.authorization])
         agent = self._agents.agent(hop.owner, hop.section, request.principal)
         deadline = Deadline(self._clock, lambda: requesting.cancel())
+        limits = self._limits
+        answer = limits.upstream_upload if request.method in _STORING else limits.upstream_head
         body = request.body
-        if body is not None:
-            body = WatchedBody(
-                body, deadline, self._limits.upstream_idle, self._limits.upstream_head
-            )
-        deadline.within(self._limits.upstream_head)
+        if body is None:
+            deadline.within(answer)
+        else:
+            deadline.within(limits.upstream_head)
+            body = WatchedBody(body, deadline, limits.upstream_idle, answer)
         try:
             requesting = agent.request(request.method, str(url).encode("ascii"), headers, body)
             return await requesting

@@ -78,6 +78,18 @@ class UpstreamLoginFailed(UpstreamError):
         self.status = status
 
 
+class RateLimited(UpstreamError):
+    """The registry limits the rate of requests, and is not asked for now.
+
+    Attributes:
+        retry_after: seconds until it may be.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class BodyTooLarge(UpstreamError):
     """A body exceeds the limit of its reader."""
 

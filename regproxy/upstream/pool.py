@@ -4,10 +4,15 @@ Twisted's client limits the length of one header line, and neither the sum of
 them nor the number of interim (1xx) responses: tens of megabytes of header are
 collected in memory. Here a meter counts along, and breaks the connection.
 
-This is the only module that uses private names of Twisted: its client protocol
+Nor does Twisted give out the response to a request whose body is still being sent, and
+it does not read on for it: a server that refuses an upload and closes looks broken. Here
+a refusal ends the sending.
+
+This is the only module of the way out that uses private names of Twisted: its client protocol
 lives in ``_newclient``; the pool's ``_factory`` is the one way to give it another
-protocol; and ``_transportProxy``, the transport that body readers see, lacks the
-``abortConnection`` that Twisted's own ``readBody`` looks for on it.
+protocol; ``_transportProxy``, the transport that body readers see, lacks the
+``abortConnection`` that Twisted's own ``readBody`` looks for on it; and to end the sending
+is a change of the protocol's ``_state``.
 """
 
 # Those classes have no annotations.
@@ -20,7 +25,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IConsumer, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol, Request
@@ -46,10 +51,12 @@ class HeadMeter:
     Twisted's parser takes them, so that both agree where the head ends.
 
     Attributes:
+        refusal: the response says that the request was not accepted as it is: 300 and above.
         finished: the head is complete, and nothing is counted any more.
     """
 
     def __init__(self, limit: int, interim_limit: int = INTERIM_LIMIT) -> None:
+        self.refusal = False
         self.finished = False
         self._limit = limit
         self._interim_left = interim_limit
@@ -81,7 +88,9 @@ class HeadMeter:
     def _end_of_line(self, line: bytes) -> None:
         if self._in_status_line:
             self._in_status_line = False
-            self._interim = _is_interim(line)
+            status = _status(line)
+            self._interim = 100 <= status < 200
+            self.refusal = status >= 300
         elif not line and not self._interim:
             self.finished = True
         elif not line:
@@ -91,13 +100,13 @@ class HeadMeter:
                 raise ResponseHeadTooLarge("too many interim responses before a response")
 
 
-def _is_interim(status_line: bytes) -> bool:
+def _status(status_line: bytes) -> int:
     parts = status_line.split(b" ", 2)
     try:
-        return 100 <= int(parts[1]) < 200
+        return int(parts[1])
     except (IndexError, ValueError):
         # The parser gives the connection up at this line.
-        return False
+        return 0
 
 
 class MeteredProtocol(HTTP11ClientProtocol):
@@ -138,6 +147,8 @@ class MeteredProtocol(HTTP11ClientProtocol):
                 self._exceeded = error
                 self._abort()
                 return
+            if self._meter.refusal and self.state == "TRANSMITTING":
+                self._stop_sending()
         super().dataReceived(data)
 
     def abort(self) -> Deferred[None]:
@@ -145,6 +156,19 @@ class MeteredProtocol(HTTP11ClientProtocol):
         closing: Deferred[None] = super().abort()
         self._abort()
         return closing
+
+    def _stop_sending(self) -> None:
+        """The server refuses what is still being sent: no more of it is (RFC 9112 section 9.5).
+
+        The request counts as sent then, on a connection that takes no other.
+        """
+        request: Any = self._currentRequest
+        responding: Any = self._responseDeferred
+        request.persistent = False
+        self._state = "WAITING"
+        request.stopWriting()
+        cast(IConsumer, self.transport).unregisterProducer()
+        responding.chainDeferred(self._finishedRequest)
 
     def _abort(self) -> None:
         cast(ITCPTransport, self.transport).abortConnection()

@@ -1,24 +1,33 @@
 """An HTTP connection that refuses malformed heads in a registry's words, and never waits for ever.
 
-twisted.web's idle timer is restarted by every byte, and its answer to a malformed
-request is an empty 400. This module overrides one private method of HTTPChannel, the
-one that gives this answer: there is no public place for it.
+twisted.web's idle timer is restarted by every byte, its answer to a malformed
+request is an empty 400, and it keeps a request's body until all of it is there. Here a
+request is processed when its head is whole, and its body goes to it as it arrives.
+
+HTTPChannel has no public place for this. The module overrides the private methods with
+which it refuses a request (``_respondToBadRequestAndDisconnect``), sends ``100 Continue``
+(``_send100Continue``) and ends a body (``_finishRequestBody``), and reads the decoder of
+a body (``_transferDecoder``), which it would forget when it hands the request on.
 """
 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, _MalformedChunkedDataError
+from twisted.web.http_headers import Headers
 
 from regproxy.oci.errors import BadRequest, error_body
 
 if TYPE_CHECKING:
-    from regproxy.web.site import Entry, StrictSite
+    from regproxy.web.site import Entry, StrictRequest, StrictSite
+
+# Seconds for which the rest of a body is read after the answer: what nginx takes.
+LINGER: Final = 30.0
 
 
 class StrictChannel(HTTPChannel):
@@ -27,11 +36,15 @@ class StrictChannel(HTTPChannel):
     entry: Entry
     site: StrictSite
     transport: Any
+    requests: list[StrictRequest]
     #: A request on this connection was answered by a refusal of its head.
     refused = False
     #: The transport has more than it can send now.
     behind = False
     _closing = False
+    #: Of the body that is being received.
+    _decoder: Any = None
+    _continue_expected = False
     _head_deadline: IDelayedCall | None = None
     _close_deadline: IDelayedCall | None = None
 
@@ -76,6 +89,44 @@ class StrictChannel(HTTPChannel):
         self._cancel_head_deadline()
         super().allHeadersReceived()
 
+    def setRawMode(self) -> None:
+        """What comes now are no lines: a body, or what follows a request that is being answered."""
+        super().setRawMode()
+        if self.length != 0 and not self._closing:
+            self._decoder = self._transferDecoder
+            # It is not, but everything that this does is due now.
+            self.allContentReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """More of a body, or of what follows a request that is being answered."""
+        if self._closing:
+            return
+        if self._decoder is None:
+            super().rawDataReceived(data)
+            return
+        try:
+            self._decoder.dataReceived(data)
+        except _MalformedChunkedDataError as error:
+            self.requests[0].give_up(BadRequest(f"malformed body: {error}"))
+
+    def send_continue(self) -> None:
+        """The body is wanted: say so to a client that waits for it (RFC 9110 section 10.1.1)."""
+        if self._continue_expected:
+            self._continue_expected = False
+            super()._send100Continue()
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """The head of an answer. One that does not wait for the whole body is the last."""
+        if self._decoder is not None:
+            self.persistent = False
+            headers.setRawHeaders(b"Connection", [b"close"])
+        super().writeHeaders(version, code, reason, headers)
+
+    def requestDone(self, request: StrictRequest) -> None:
+        """An answer is whole."""
+        self._continue_expected = False
+        super().requestDone(request)
+
     def lineLengthExceeded(self, line: bytes) -> None:
         """One line of a head is longer than all of it may be."""
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request head is too large")
@@ -92,8 +143,11 @@ class StrictChannel(HTTPChannel):
         does not agree to the close is waited for without end.
         """
         self._closing = True
-        self._abort_within(self.site.limits.stall)
-        super().loseConnection()
+        if self._decoder is None:
+            self._abort_within(self.site.limits.stall)
+            super().loseConnection()
+        else:
+            self._linger()
 
     def pauseProducing(self) -> None:
         """The transport is behind."""
@@ -125,6 +179,20 @@ class StrictChannel(HTTPChannel):
         self._head_deadline = None
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request head did not come in time")
 
+    def _linger(self) -> None:
+        """Close our side only, and read on.
+
+        To close with bytes unread is to reset the connection, and that may take the answer
+        away from a client that is still sending (RFC 9112 section 9.6).
+        """
+        self._abort_within(LINGER)
+        if self.isSecure():
+            # TLS reads on by itself, until the peer agrees to the close.
+            super().loseConnection()
+        else:
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
+
     def _abort_within(self, seconds: float) -> None:
         if self._close_deadline is None:
             self._close_deadline = self.site.clock.callLater(seconds, self._abort)
@@ -132,6 +200,18 @@ class StrictChannel(HTTPChannel):
     def _abort(self) -> None:
         self._close_deadline = None
         self.transport.abortConnection()
+
+    def _send100Continue(self) -> None:
+        # Not before somebody wants the body.
+        self._continue_expected = True
+
+    def _finishRequestBody(self, data: bytes) -> None:
+        self._decoder = None
+        if self._closing:
+            return
+        if data:
+            super().rawDataReceived(data)
+        self.requests[0].body_received()
 
     def _respondToBadRequestAndDisconnect(self, reason: str = "malformed request") -> None:
         if self._receivedHeaderSize > self.totalHeadersSize or (

@@ -109,10 +109,10 @@ async def _send(gate: Gate, consumer: Consumer, blob: IBlob, start: int, end: in
         limit = blob.readable(offset)
         if end is not None:
             limit = min(limit, end - offset - (not blob.verified))
-        if limit <= 0:
+        if limit <= 0 and not blob.verified:
             await blob.when_readable(offset, end)
             continue
-        data = await blob.read(offset, min(limit, SLICE))
+        data = await blob.read(offset, min(limit, SLICE)) if limit > 0 else b""
         if not data:
             raise OSError(f"content {blob.digest} ended at {offset}")
         consumer.write(data)

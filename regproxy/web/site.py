@@ -8,6 +8,7 @@ close both gaps for every site of the appliance.
 from __future__ import annotations
 
 import time
+from io import BytesIO
 from typing import Any, Final
 
 from attrs import frozen
@@ -20,19 +21,24 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.iweb import UNKNOWN_LENGTH
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
-from regproxy.oci.errors import BadRequest, RegistryError
+from regproxy.oci.errors import BadRequest, BodyTimeout, ContentTooLarge, RegistryError
 from regproxy.oci.names import Host
 from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.channel import StrictChannel
+from regproxy.web.request_body import RequestBody
 from regproxy.web.stall import StallWatch
 from regproxy.web.target import TargetForm, parse_target
 
 # What an error keeps of the fields that were set before it.
 _OF_EVERY_ANSWER: Final = frozenset({b"server", b"date", b"connection"})
+
+# The body of a GET or HEAD means nothing (RFC 9110 section 9.3.1). Some clients send one.
+MEANINGLESS_BODY: Final = 64 * 1024
 
 # nginx's name for "the client closed the connection"; there is no standard one.
 CLIENT_LEFT: Final = 499
@@ -57,7 +63,7 @@ class Entry:
 @frozen
 class Limits:
     """Bounds on a client, in seconds: for one request's head, between requests, and
-    for a response that it does not read."""
+    for a response that it does not read or a body that it does not send."""
 
     head: float
     idle: float
@@ -67,13 +73,18 @@ class Limits:
 class StrictRequest(Request):
     """A request whose head has been checked, and which is logged once.
 
-    Whoever answers sets what the log line shall say by :meth:`note`.
+    It is processed when its head is whole. Whoever answers sets what the log line shall
+    say by :meth:`note`.
+
+    Attributes:
+        body: what follows the head, to be taken by whoever wants it; None when nothing does.
     """
 
     channel: StrictChannel
     site: StrictSite
     form: TargetForm
     authority: Host | None
+    body: RequestBody | None = None
     # twisted.web would call everything without a type text/html.
     defaultContentType = None
 
@@ -96,7 +107,44 @@ class StrictRequest(Request):
     def over(self) -> bool:
         """Whether nothing can be sent any more: the answer is whole, or the client gone."""
         # twisted.web deletes the attribute in one case and sets None in the other.
-        return getattr(self, "channel", None) is None
+        return bool(self.finished) or getattr(self, "channel", None) is None
+
+    def gotLength(self, length: int | None) -> None:
+        """The head is whole; *length* bytes of body follow, None for as many as there will be."""
+        # Where twisted.web would keep the body.
+        self.content = BytesIO()
+        if length != 0:
+            self.body = RequestBody(
+                length,
+                self.channel.transport,
+                self.site.clock,
+                self.site.limits.stall,
+                self.channel.send_continue,
+                lambda: self.give_up(BodyTimeout("the request's body did not come in time")),
+            )
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """More of the body."""
+        if self.body is not None:
+            self.body.received(data)
+
+    def body_received(self) -> None:
+        """The body is whole."""
+        if self.body is not None:
+            self.body.finished()
+
+    def give_up(self, error: RegistryError) -> None:
+        """There will be no more of the body, for the reason that *error* says."""
+        if self.startedWriting:
+            self.cut(error.message)
+        else:
+            self.answer_error(error)
+
+    def finish(self) -> None:
+        """The answer is whole; nobody waits for what is missing of the body."""
+        super().finish()
+        if self.body is not None:
+            self.body.abort("it was answered before all of it had come")
 
     def process(self) -> None:
         """Check the head, then have the site's resource answer.
@@ -109,12 +157,20 @@ class StrictRequest(Request):
             self.form = parse_target(self.method, self.uri, secure=self.isSecure())
             self.note(reference=self.form.path)
             self.authority = check_head(self)
+            self._refuse_meaningless_body()
         except RegistryError as error:
             self.channel.persistent = False
             self.setHeader(b"Connection", b"close")
             self.answer_error(error)
             return
         super().process()
+
+    def _refuse_meaningless_body(self) -> None:
+        if self.body is None or self.method not in (b"GET", b"HEAD"):
+            return
+        if self.body.length is not UNKNOWN_LENGTH and self.body.length > MEANINGLESS_BODY:
+            raise ContentTooLarge(f"a {self.method.decode()} has no use for so large a body")
+        self.body.stopProducing()
 
     def answer_error(self, error: RegistryError) -> None:
         """Answer with an error of this proxy's own, if there still is somebody to answer.
@@ -186,6 +242,8 @@ class StrictRequest(Request):
         elif not self.channel.refused:
             self.site.log_refusal(self.channel, CLIENT_LEFT, "the request did not come whole")
         super().connectionLost(reason)
+        if self.body is not None:
+            self.body.abort("the client left")
 
     def _stalled(self) -> None:
         self.cut("client took nothing for too long")

@@ -429,7 +429,13 @@ _configs = st.builds(
         InterceptionSection, st.lists(hosts.map(str).map(HostPattern.parse)).map(tuple)
     ),
     relay=st.builds(RelaySection, st.sampled_from([(), ("10.0.0.0/8", "[::1]:5000")])),
-    cache=st.builds(CacheSection, st.none() | _paths, _positive, st.just(1.5), st.integers(0, 9)),
+    cache=st.builds(
+        CacheSection,
+        max_size=_positive,
+        inactive=st.just(1.5),
+        min_free=st.integers(0, 9),
+        verify=st.just(0.5),
+    ),
     ca=st.builds(CASection, st.none() | _paths, st.none() | _paths),
     freshness=st.builds(
         FreshnessSection,

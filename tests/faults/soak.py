@@ -10,14 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from statistics import median
 from threading import Barrier
-from time import monotonic
+from time import monotonic, process_time
 from typing import Final
 
 from tests.faults.test_crash import check_kills
 from tests.faults.test_herd import PEAK
-from tests.support.faults import FaultTestCase, MiB, together
-from tests.support.faulty_upstream import End, Turn
+from tests.support.faults import PATIENT, FaultTestCase, MiB, together
 from tests.support.raw_client import Outcome
+from tests.support.turns import End, Turn
 
 _SIZE: Final = MiB
 _STOP: Final = _SIZE // 2
@@ -28,7 +28,7 @@ class HerdSoak(FaultTestCase):
 
     def check_herd(self, clients: int, size: int, rate: int) -> None:
         """*clients* for *size* bytes that upstream sends at *rate* bytes per second."""
-        self.new_proxy()
+        self.new_proxy(limits=PATIENT)
         blob = self.blob(size, Turn(rate=rate))
         barrier = Barrier(clients)
 
@@ -37,8 +37,9 @@ class HerdSoak(FaultTestCase):
             return self.fetch(blob)
 
         calls: list[Callable[[], Outcome]] = [fetch] * clients
-        begun = monotonic()
+        begun, own_cpu, cpu = monotonic(), process_time(), self.proxy.cpu()
         outcomes = together(calls)
+        own_cpu, cpu = process_time() - own_cpu, self.proxy.cpu() - cpu
         for outcome in outcomes:
             self.assert_whole(outcome, blob)
         (request,) = self.requests(blob)
@@ -52,8 +53,10 @@ class HerdSoak(FaultTestCase):
             f"\n{clients} clients, {size // MiB} MiB at {rate // MiB} MiB/s:"
             f" upstream's first byte after {request.first - begun:.2f} s, the clients' at the"
             f" median {median(firsts) - request.first:.2f} s and at the last"
-            f" {max(firsts) - request.first:.2f} s later; upstream took {own:.2f} s, all clients"
-            f" {took:.2f} s ({took / own:.2f}x); peak {self.proxy.peak() / MiB:.0f} MiB"
+            f" {max(firsts) - request.first:.2f} s later; upstream took {own:.2f} s"
+            f" (at best {size / rate:.2f} s), all clients {took:.2f} s ({took / own:.2f}x);"
+            f" processor time: proxy {cpu:.1f} s, clients {own_cpu:.1f} s;"
+            f" peak {self.proxy.peak() / MiB:.0f} MiB"
         )
 
     def test_two_hundred(self) -> None:

@@ -7,7 +7,7 @@ import random
 from functools import partial
 
 from tests.support.faults import SECURE_HOST, Blob, FaultTestCase, KiB, MiB
-from tests.support.faulty_upstream import Framing, Script, Turn
+from tests.support.turns import Framing, Script, Turn
 
 METADATA = "http://169.254.169.254/latest/meta-data/"
 #: Bytes of memory that one bad answer may cost the proxy, whatever its size.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from tests.support.faults import IDLE, FaultTestCase, KiB, MiB, together
-from tests.support.faulty_upstream import End, Framing, Turn
+from tests.support.turns import End, Framing, Turn
 
 SIZE = MiB
 STOP = SIZE // 2

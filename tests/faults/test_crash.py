@@ -9,9 +9,9 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
-from tests.support.faults import Blob, FaultProxy, FaultTestCase, KiB, MiB, together
-from tests.support.faulty_upstream import Turn
+from tests.support.faults import PATIENT, Blob, FaultProxy, FaultTestCase, KiB, MiB, together
 from tests.support.raw_client import Outcome
+from tests.support.turns import Turn
 
 #: Seconds that a start may take.
 START: Final = 5.0
@@ -63,7 +63,8 @@ class CrashTests(FaultTestCase):
 
 def check_kills(case: FaultTestCase, kills: int) -> None:
     """Kill proxies *kills* times altogether, at every moment of a transfer."""
-    lanes = [_Lane(case, case.new_proxy(), kills // _LANES, seed) for seed in range(_LANES)]
+    proxies = [case.new_proxy(limits=PATIENT) for _ in range(_LANES)]
+    lanes = [_Lane(case, proxy, kills // _LANES, seed) for seed, proxy in enumerate(proxies)]
     together(lane.run for lane in lanes)
 
 

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.support.faults import FaultProxy, FaultTestCase, KiB, MiB, together
-from tests.support.faulty_upstream import Turn
 from tests.support.programs import needs, needs_root, program
+from tests.support.turns import Turn
 
 #: Bytes that the disk takes.
 DISK = 8 * MiB

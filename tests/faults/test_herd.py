@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.support.faults import FaultTestCase, KiB, MiB, together
-from tests.support.faulty_upstream import Framing, Turn
+from tests.support.faults import PATIENT, FaultTestCase, KiB, MiB, together
 from tests.support.raw_client import Outcome
+from tests.support.turns import Framing, Turn
 
 #: Bytes of memory that the proxy may take, however many clients there are.
 PEAK = 200 * MiB
@@ -17,7 +17,7 @@ class HerdTests(FaultTestCase):
 
     def test_herd(self) -> None:
         """Two hundred clients, a cold blob: one GET, and memory does not grow with them."""
-        self.new_proxy()
+        self.new_proxy(limits=PATIENT)
         blob = self.blob(MiB, Turn(rate=MiB))
         outcomes = together([partial(self.fetch, blob)] * 200)
         for outcome in outcomes:
@@ -37,7 +37,7 @@ class HerdTests(FaultTestCase):
 
     def test_bytes_go_on_as_they_come(self) -> None:
         """A client has the first bytes long before upstream has sent the last."""
-        blob = self.blob(2 * MiB, Turn(rate=MiB))
+        blob = self.blob(2 * MiB, Turn(rate=2 * MiB))
         response = self.get(blob)
         self.assertEqual(response.take(KiB), blob.content[:KiB])
         (request,) = self.requests(blob)
@@ -46,7 +46,7 @@ class HerdTests(FaultTestCase):
 
     def test_late_follower(self) -> None:
         """Who joins in the middle gets what is on disk at once, then the rest."""
-        blob = self.blob(2 * MiB, Turn(rate=MiB))
+        blob = self.blob(2 * MiB, Turn(rate=2 * MiB))
         leader = self.get(blob)
         leader.take(MiB)
         follower = self.get(blob)
@@ -90,7 +90,7 @@ class AbandonedTests(FaultTestCase):
 
     def abandon(self, size: int, leave_at: int) -> None:
         """Have three clients leave a transfer of *size* bytes in the middle."""
-        blob = self.abandoned = self.blob(size, Turn(rate=2 * MiB), Turn())
+        blob = self.abandoned = self.blob(size, Turn(rate=3 * MiB), Turn())
         responses = [self.get(blob) for _ in range(3)]
         for response in responses:
             response.take(leave_at)

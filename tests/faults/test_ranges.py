@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from tests.support.faults import Blob, FaultTestCase, KiB, MiB, together
-from tests.support.faulty_upstream import Entry, Turn
 from tests.support.raw_client import Outcome
+from tests.support.turns import Entry, Turn
 
 CHUNK = 2 * MiB
 
@@ -68,7 +68,7 @@ class RangeTests(FaultTestCase):
     def test_far_on_a_server_without_ranges(self) -> None:
         """Its 200 brings nothing that the transfer does not: right bytes all the same, later."""
         size, far = 16 * MiB, 12 * MiB
-        blob = self.blob(size, Turn(rate=8 * MiB, ranges=False))
+        blob = self.blob(size, Turn(rate=16 * MiB, ranges=False))
         leader = self.get(blob)
         leader.take(KiB)
         outcome = self.fetch(blob, {"Range": f"bytes={far}-{far + KiB - 1}"})

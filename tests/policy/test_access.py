@@ -17,7 +17,7 @@ class MayReadTests(SynchronousTestCase):
         """Whoever may use the proxy."""
         for granted, public in product((True, False), repeat=2):
             self.assertIs(
-                may_read(Access.SHARED, member=True, granted=granted, public=public),
+                may_read(Access.SHARED, granted=granted, public=public),
                 Verdict.SHARED,
             )
 
@@ -26,17 +26,9 @@ class MayReadTests(SynchronousTestCase):
             (True, True, Verdict.PUBLIC),
             (False, True, Verdict.PUBLIC),
             (True, False, Verdict.GRANTED),
-            (False, False, Verdict.CONFIRM_LOGIN),
+            (False, False, Verdict.CONFIRM),
         ):
-            self.assertIs(
-                may_read(Access.VERIFY, member=True, granted=granted, public=public), expected
-            )
-
-    def test_no_member(self) -> None:
-        """Whoever asks: a digest is no authority."""
-        for access, granted, public in product(Access, (True, False), (True, False)):
-            verdict = may_read(access, member=False, granted=granted, public=public)
-            self.assertIs(verdict, Verdict.CONFIRM_MEMBERSHIP)
+            self.assertIs(may_read(Access.VERIFY, granted=granted, public=public), expected)
 
     def test_serve(self) -> None:
         """No other verdict lets content out."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from regproxy.oci.names import Digest
 from regproxy.upstream.errors import AddressRefused, UpstreamTimeout
-from tests.support.front import MOVED, OPEN, OTHER, FrontTestCase
+from tests.support.front import DENY, MOVED, OPEN, OTHER, Client, FrontTestCase
 from tests.support.upstream import Reply
 
 BLOB = bytes(1000)
@@ -69,6 +69,54 @@ class HostTests(FrontTestCase):
             self.upstream.on("GET", "registry-1.docker.io/v2/", Reply(200))
             self.assertEqual(self.get(name, "/v2/").status, 200)
             self.assertAsked("GET registry-1.docker.io/v2/")
+
+
+class BodyTests(FrontTestCase):
+    """Request bodies go upstream as they arrive."""
+
+    target = "/v2/app/blobs/uploads/some-id"
+
+    def begin(self, host: str, method: str = "PATCH") -> Client:
+        """Send a head and a part of the body of 10 bytes."""
+        client = self.client(host, host)
+        client.send(method, self.target, {"Host": host, "Content-Length": "10"})
+        client.stream.send(b"01234")
+        return client
+
+    def test_streamed(self) -> None:
+        self.upstream.on("PATCH", OPEN + self.target, Reply(202))
+        client = self.begin(OPEN)
+        self.assertEqual(client.answer().status, 0)
+        client.stream.send(b"56789")
+        self.assertEqual(client.answer().status, 202)
+        self.assertEqual(self.upstream.asked[0].body, b"0123456789")
+
+    def test_client_leaves(self) -> None:
+        """Upstream never hears of a part as of a whole."""
+        client = self.begin(OPEN)
+        client.leave()
+        self.assertAsked()
+        (record,) = self.log.records
+        self.assertEqual((record.method, record.status), ("PATCH", 499))
+
+    def test_denied(self) -> None:
+        """A push that is not allowed is refused before its body is read."""
+        answer = self.begin(DENY).answer()
+        self.assertEqual((answer.status, answer["Connection"]), (405, "close"))
+
+    def test_upstream_fails(self) -> None:
+        """As when it cannot be reached: the client need not send all for that."""
+        failing = fail(UpstreamTimeout("no answer"))
+        self.patch(self.upstream, "request", lambda *args, **options: failing)
+        answer = self.begin(OPEN).answer()
+        self.assertEqual((answer.status, answer["Connection"]), (504, "close"))
+
+    def test_reads_have_none(self) -> None:
+        """What a client sends with a GET stays here."""
+        self.upstream.on("GET", OPEN + self.target, Reply(204))
+        client = self.begin(OPEN, "GET")
+        self.assertEqual(client.answer().status, 204)
+        self.assertEqual(self.upstream.asked[0].body, b"")
 
 
 class RequestTests(FrontTestCase):

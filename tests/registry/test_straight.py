@@ -2,214 +2,294 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from collections.abc import Awaitable, Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from regproxy.interfaces import IBlob
 from regproxy.oci.names import Digest
-from regproxy.registry.straight import HIGH, FallbackBlob, MemoryBlob, StraightBlob
+from regproxy.registry.straight import HIGH, FallbackBlob, StraightBlob
 from regproxy.store.errors import DigestMismatch, DiskFailed
-from regproxy.upstream.errors import BodyIncomplete, UpstreamTimeout, UpstreamUnreachable
+from regproxy.upstream.errors import BodyIncomplete, UpstreamBroken, UpstreamTimeout
+from regproxy.web import sender
+from regproxy.web.sender import send
+from tests.support.blobs import MemoryBlob
 from tests.support.upstream import FakeResponse, Reply
 
-CONTENT = bytes(range(200))
 IDLE = 60.0
+CONTENT = bytes(range(200))
+
+
+class Taker:
+    """A client that takes all."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.producer: IPushProducer | None = None
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def write(self, data: bytes) -> None:
+        self.data += data
 
 
 class StraightCase(SynchronousTestCase):
     def setUp(self) -> None:
+        self.prepare(CONTENT)
+
+    def prepare(self, content: bytes, length: int | None = None) -> None:
         self.clock = Clock()
+        self.response = FakeResponse(b"GET", Reply(body=None, length=length))
+        self.straight = StraightBlob(self.response, Digest.of(content), self.clock, IDLE)
+        self.taker = Taker()
 
-    def straight(
-        self, content: bytes = CONTENT, length: int | None = None
-    ) -> tuple[FakeResponse, StraightBlob]:
-        """A response that is still to come, and the content that it is to be."""
-        size = len(content) if length is None else length
-        response = FakeResponse(b"GET", Reply(body=None, length=size))
-        return response, StraightBlob(response, Digest.of(content), self.clock, IDLE)
+    def send(self, blob: IBlob, start: int = 0, end: int | None = None) -> Deferred[None]:
+        return ensureDeferred(send(self.taker, blob, start, end))
 
-    def read(self, blob: IBlob, offset: int) -> bytes:
-        """What can be read at *offset*."""
-        data: bytes = self.successResultOf(blob.read(offset, blob.readable(offset)))
-        return data
+    def check_over(self) -> None:
+        self.straight.close()
+        self.assertTrue(self.response.ended)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class StraightBlobTests(StraightCase):
-    """StraightBlob"""
-
     def test_interface(self) -> None:
-        _, blob = self.straight()
-        self.assertTrue(verifyObject(IBlob, blob))
-        blob.close()
+        verifyObject(IBlob, self.straight)
+        self.check_over()
 
-    def test_in_order(self) -> None:
-        """Bytes are there as they come; they count as right when all have come."""
-        response, blob = self.straight()
-        waiting = blob.when_readable(0, None)
-        self.assertNoResult(waiting)
-        response.send(CONTENT[:50])
-        self.successResultOf(waiting)
-        self.assertEqual(self.read(blob, 0), CONTENT[:50])
-        self.assertEqual(blob.readable(50), 0)
-        waiting = blob.when_readable(50, None)
-        response.send(CONTENT[50:])
-        self.successResultOf(waiting)
-        self.assertFalse(blob.verified)
-        response.end()
-        self.assertTrue(blob.verified)
-        self.assertEqual(self.read(blob, 50), CONTENT[50:])
-        self.successResultOf(blob.when_readable(200, None))
-        blob.close()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+    def test_whole(self) -> None:
+        """The last byte is held back, and waiting for it keeps nobody busy."""
+        sending = self.send(self.straight, 0, 200)
+        self.response.send(CONTENT[:100])
+        self.assertEqual(self.taker.data, CONTENT[:100])
+        self.response.send(CONTENT[100:])
+        self.assertEqual(self.taker.data, CONTENT[:-1])
+        self.response.end()
+        self.successResultOf(sending)
+        self.assertEqual((self.taker.data, self.straight.size), (CONTENT, 200))
+        self.check_over()
 
-    def test_part(self) -> None:
-        """What is outside of the part is hashed and dropped."""
-        response, blob = self.straight()
-        waiting = blob.when_readable(60, 90)
-        response.send(CONTENT[:50])
-        response.send(CONTENT[50:70])
-        self.successResultOf(waiting)
-        self.assertEqual(self.read(blob, 60), CONTENT[60:70])
-        response.send(CONTENT[70:])
-        response.end()
-        self.assertEqual(self.read(blob, 70), CONTENT[70:90])
-        self.assertTrue(blob.verified)
-        blob.close()
+    def test_body_that_is_here_already(self) -> None:
+        """It comes while it is asked for."""
+        self.response.send(CONTENT)
+        self.response.end()
+        self.successResultOf(self.send(self.straight, 10, 20))
+        self.assertEqual(self.taker.data, CONTENT[10:20])
+        self.check_over()
 
     def test_unknown_length(self) -> None:
-        response, blob = self.straight(length=-1)
-        self.assertIsNone(blob.size)
-        waiting = blob.when_readable(0, None)
-        response.send(CONTENT)
-        response.end()
-        self.successResultOf(waiting)
-        self.assertEqual(blob.size, len(CONTENT))
-        blob.close()
+        sending = self.send(self.straight)
+        self.response.send(CONTENT)
+        self.assertNoResult(sending)
+        self.response.end()
+        self.successResultOf(sending)
+        self.check_over()
 
-    def test_wrong(self) -> None:
-        """It never counts as right, and nothing more of it can be read."""
-        response, blob = self.straight()
-        blob.when_readable(0, None)
-        response.send(bytes(200))
-        response.end()
-        self.assertFalse(blob.verified)
-        self.assertEqual(blob.readable(0), 0)
-        self.failureResultOf(blob.when_readable(0, None), DigestMismatch)
-        blob.close()
+    def test_nobody_reads_it(self) -> None:
+        self.straight.close()
+        self.assertTrue(self.response.aborted)
 
-    def test_breaks_off(self) -> None:
-        response, blob = self.straight()
-        waiting = blob.when_readable(0, None)
-        response.break_off()
-        self.failureResultOf(waiting, BodyIncomplete)
-        blob.close()
+    def test_reader_leaves(self) -> None:
+        sending = self.send(self.straight, 0, 200)
+        self.response.send(CONTENT[:100])
+        sending.cancel()
+        self.failureResultOf(sending)
+        self.check_over()
+        self.assertTrue(self.response.aborted)
 
-    def test_stalls(self) -> None:
-        response, blob = self.straight()
-        waiting = blob.when_readable(0, None)
-        self.clock.advance(IDLE)
-        self.failureResultOf(waiting, UpstreamTimeout)
-        self.assertTrue(response.aborted)
-        blob.close()
+    def check_fails(self, error: type[Exception], act: Callable[[], object]) -> None:
+        self.prepare(CONTENT)
+        sending = self.send(self.straight, 0, 200)
+        self.response.send(CONTENT[:100])
+        act()
+        self.failureResultOf(sending, error)
+        self.failureResultOf(self.straight.when_readable(199, 200), error)
+        self.assertLess(len(self.taker.data), 200)
+        self.check_over()
+
+    def test_fails(self) -> None:
+        def wrong() -> None:
+            self.response.send(bytes(100))
+            self.response.end()
+
+        self.check_fails(DigestMismatch, wrong)
+        self.check_fails(BodyIncomplete, lambda: self.response.break_off())
+        self.check_fails(UpstreamTimeout, lambda: self.clock.advance(IDLE))
+
+    def test_shorter_than_was_said(self) -> None:
+        """Though it is right: the client was told of more."""
+        sending = self.send(self.straight, 0, 201)
+        self.response.send(CONTENT)
+        self.response.end()
+        self.failureResultOf(sending, OSError)
+        self.check_over()
 
     def test_slow_client(self) -> None:
-        """Upstream waits for it, and its time does not run meanwhile."""
-        content = bytes(2 * HIGH)
-        response, blob = self.straight(content)
-        blob.when_readable(0, None)
-        response.send(content)
-        self.assertTrue(response.paused)
+        """Upstream waits for it, and is not held to its time."""
+        content = bytes(3 * HIGH)
+        self.prepare(content)
+        sending = self.send(self.straight, 0, len(content))
+        assert self.taker.producer is not None
+        self.taker.producer.pauseProducing()
+        for start in range(0, len(content), 65536):
+            self.response.send(content[start : start + 65536])
+        self.assertTrue(self.response.paused)
         self.clock.advance(2 * IDLE)
-        self.assertEqual(self.read(blob, 0), content)
-        self.assertFalse(response.paused)
-        response.end()
-        self.assertTrue(blob.verified)
-        blob.close()
+        self.assertLessEqual(self.straight.readable(len(self.taker.data)), HIGH + 65536)
+        self.taker.producer.resumeProducing()
+        self.response.end()
+        self.successResultOf(sending)
+        self.assertEqual(self.taker.data, content)
+        self.check_over()
 
-    def test_closed(self) -> None:
-        """Upstream is let go, whether anything was read or not."""
-        for begun in False, True:
-            response, blob = self.straight()
-            waiting = blob.when_readable(0, None) if begun else None
-            blob.close()
-            if waiting is not None:
-                self.failureResultOf(waiting, CancelledError)
-            self.assertTrue(response.aborted)
-            self.assertEqual(self.clock.getDelayedCalls(), [])
-
-
-class _Failing(StraightBlob):
-    """Content of the store, until the disk fails."""
-
-    closed = False
-
-    def when_readable(self, offset: int, end: int | None) -> Deferred[None]:
-        return fail(DiskFailed("disk full"))
-
-    def close(self) -> None:
-        self.closed = True
-        super().close()
+    @given(st.binary(min_size=1, max_size=60), st.booleans(), st.data())
+    def test_parts(self, content: bytes, right: bool, data: st.DataObject) -> None:
+        """What is not asked for is hashed and dropped."""
+        self.prepare(content if right else content + b"!")
+        start = data.draw(st.integers(0, len(content) - 1))
+        end = data.draw(st.integers(start + 1, len(content)))
+        sending = self.send(self.straight, start, end)
+        rest = content
+        while rest:
+            count = data.draw(st.integers(1, len(rest)))
+            self.response.send(rest[:count])
+            rest = rest[count:]
+            self.assertLess(len(self.taker.data), end - start)
+            self.assertTrue(content[start:end].startswith(self.taker.data))
+        self.response.end()
+        if right:
+            self.successResultOf(sending)
+            self.assertEqual(self.taker.data, content[start:end])
+        else:
+            self.failureResultOf(sending, DigestMismatch)
+            self.assertEqual(self.taker.data, content[start : end - 1])
+        self.check_over()
 
 
 class FallbackBlobTests(StraightCase):
-    """FallbackBlob"""
+    def fallback(self, blob: IBlob, end: int | None = 200) -> FallbackBlob:
+        self.asked = 0
 
-    def setUp(self) -> None:
-        super().setUp()
-        response, _ = self.straight()
-        self.stored = _Failing(response, Digest.of(CONTENT), self.clock, IDLE)
-        self.response, self.other = self.straight()
+        def straight() -> Awaitable[IBlob]:
+            self.asked += 1
+            return succeed(self.straight)
 
-    async def straightway(self) -> IBlob:
-        blob: IBlob = self.other
-        return blob
+        return FallbackBlob(blob, straight, end)
 
-    def test_changes_over(self) -> None:
-        """After the disk failed the rest comes from upstream, from where the reader is."""
-        blob = FallbackBlob(self.stored, self.straightway, None)
-        self.assertTrue(verifyObject(IBlob, blob))
-        self.successResultOf(blob.when_readable(100, None))
-        self.assertTrue(self.stored.closed)
-        waiting = blob.when_readable(100, None)
-        self.response.send(CONTENT)
-        self.successResultOf(waiting)
-        self.assertEqual(self.read(blob, 100), CONTENT[100:])
-        self.assertFalse(blob.verified)
+    def serve(self, content: bytes = CONTENT) -> None:
+        self.response.send(content)
         self.response.end()
-        self.assertTrue(blob.verified)
-        blob.close()
+
+    def test_interface(self) -> None:
+        verifyObject(IBlob, self.fallback(MemoryBlob.whole(CONTENT)))
+
+    def test_disk_holds(self) -> None:
+        blob = MemoryBlob.whole(CONTENT)
+        fallback = self.fallback(blob)
+        self.successResultOf(self.send(fallback, 0, 200))
+        fallback.close()
+        self.assertEqual((self.taker.data, self.asked, blob.closed), (CONTENT, 0, True))
+
+    def test_disk_fails_under_the_transfer(self) -> None:
+        blob = MemoryBlob(CONTENT, arrived=50, size=200)
+        fallback = self.fallback(blob)
+        sending = self.send(fallback, 10, 200)
+        self.assertEqual(self.taker.data, CONTENT[10:50])
+        blob.fail(DiskFailed("full"))
+        self.assertTrue(blob.closed)
+        self.serve()
+        self.successResultOf(sending)
+        self.assertEqual((self.taker.data, self.asked), (CONTENT[10:], 1))
+        fallback.close()
+        self.check_over()
+
+    def test_other_failures_are_passed_on(self) -> None:
+        blob = MemoryBlob(CONTENT, size=200)
+        sending = self.send(self.fallback(blob), 0, 200)
+        blob.fail(UpstreamBroken("reset"))
+        self.failureResultOf(sending, UpstreamBroken)
+        self.assertEqual(self.asked, 0)
 
     def test_upstream_fails_too(self) -> None:
-        async def unreachable() -> IBlob:
-            raise UpstreamUnreachable("down")
+        blob = MemoryBlob(CONTENT, size=200)
 
-        blob = FallbackBlob(self.stored, unreachable, None)
-        self.failureResultOf(blob.when_readable(0, None), UpstreamUnreachable)
-        blob.close()
-        self.assertTrue(self.stored.closed)
-        self.other.close()
+        async def straight() -> IBlob:
+            raise UpstreamBroken("reset")
 
-    def test_other_failures(self) -> None:
-        """What is not the disk's fault would be no better the second time."""
-        blob = FallbackBlob(self.other, self.straightway, None)
-        waiting = blob.when_readable(0, None)
-        self.response.break_off()
-        self.failureResultOf(waiting, BodyIncomplete)
-        blob.close()
-        self.stored.close()
+        fallback = FallbackBlob(blob, straight, 200)
+        sending = self.send(fallback, 0, 200)
+        blob.fail(DiskFailed("full"))
+        self.failureResultOf(sending, UpstreamBroken)
+        fallback.close()
+        self.assertTrue(blob.closed)
 
+    def test_reader_leaves_while_upstream_is_asked(self) -> None:
+        blob = MemoryBlob(CONTENT, size=200)
+        asked: Deferred[IBlob] = Deferred()
+        fallback = FallbackBlob(blob, lambda: asked, 200)
+        sending = self.send(fallback, 0, 200)
+        blob.fail(DiskFailed("full"))
+        sending.cancel()
+        self.failureResultOf(sending)
+        fallback.close()
+        self.assertTrue(blob.closed)
 
-class MemoryBlobTests(StraightCase):
-    """MemoryBlob"""
+    def check_read_fails(self, start: int, end: int, first: int, right: bool) -> None:
+        """Content that was whole cannot be read from *first* on."""
+        self.prepare(CONTENT if right else CONTENT + b"!")
+        blob = MemoryBlob.whole(CONTENT)
+        reads = iter([first - start])
 
-    def test_read(self) -> None:
-        blob = MemoryBlob(Digest.of(CONTENT), CONTENT)
-        self.assertTrue(verifyObject(IBlob, blob))
-        self.assertEqual((blob.size, blob.verified), (len(CONTENT), True))
-        self.assertEqual(self.read(blob, 0), CONTENT)
-        self.assertEqual(self.read(blob, 150), CONTENT[150:])
-        self.assertEqual(blob.readable(len(CONTENT) + 1), 0)
-        self.successResultOf(blob.when_readable(0, None))
-        blob.close()
+        def read(offset: int, length: int) -> Deferred[bytes]:
+            count = next(reads, 0)
+            if not count:
+                raise OSError("broken")
+            return succeed(CONTENT[offset : offset + count])
+
+        async def reading(offset: int, length: int) -> bytes:
+            return await read(offset, length)
+
+        blob.read = lambda offset, length: ensureDeferred(  # type: ignore[method-assign]
+            reading(offset, length)
+        )
+        blob.digest = self.straight.digest
+        fallback = self.fallback(blob, end)
+        sending = self.send(fallback, start, end)
+        for byte in CONTENT:
+            self.response.send(bytes([byte]))
+            self.assertLess(len(self.taker.data), end - start)
+        self.response.end()
+        if right:
+            self.successResultOf(sending)
+            self.assertEqual(self.taker.data, CONTENT[start:end])
+        else:
+            self.failureResultOf(sending, DigestMismatch)
+            self.assertEqual(self.taker.data, CONTENT[start : end - 1])
+        fallback.close()
+        self.check_over()
+
+    def test_disk_fails_under_a_read(self) -> None:
+        """What was verified before is not any more: the last byte is held back again."""
+        for start, end, first in ((0, 200, 0), (0, 200, 199), (10, 20, 15), (10, 11, 10)):
+            for right in (True, False):
+                self.check_read_fails(start, end, first, right)
+
+    @given(st.data(), st.booleans())
+    def test_every_change_over(self, data: st.DataObject, right: bool) -> None:
+        start = data.draw(st.integers(0, 199))
+        end = data.draw(st.integers(start + 1, 200))
+        patch = self.patch(sender, "SLICE", data.draw(st.integers(1, 50)))
+        try:
+            self.check_read_fails(start, end, data.draw(st.integers(start, end - 1)), right)
+        finally:
+            patch.restore()

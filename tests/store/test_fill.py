@@ -2,14 +2,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,11 +14,13 @@ from zope.interface.verify import verifyObject
 
 from regproxy.interfaces import IBlob
 from regproxy.oci.names import Digest
+from regproxy.policy.filling import Phase
+from regproxy.policy.spans import Spans
 from regproxy.store import fill as fill_module
 from regproxy.store.disk import BlobDirectory
-from regproxy.store.errors import DigestMismatch, IndexFailed, SizeMismatch
-from regproxy.store.fill import Fill, FillReader, Phase
-from regproxy.web.sender import send
+from regproxy.store.errors import DigestMismatch, DiskFailed, IndexFailed, SizeMismatch
+from regproxy.store.fill import Fill
+from regproxy.store.partial import Partial
 from tests.support.descriptors import open_below
 from tests.support.workers import Later
 
@@ -35,16 +33,22 @@ class Broke(Exception):
 
 @implementer(IPushProducer)
 class Source:
-    """Notes what it is told."""
+    """Notes what it is told.
+
+    Attributes:
+        then: what it does when it is resumed.
+    """
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.then: Callable[[], object] = lambda: None
 
     def pauseProducing(self) -> None:
         self.told.append("pause")
 
     def resumeProducing(self) -> None:
         self.told.append("resume")
+        self.then()
 
     def stopProducing(self) -> None:
         self.told.append("stop")
@@ -68,10 +72,16 @@ class FillCase(SynchronousTestCase):
 
     def fill(self, content: bytes, size: int | None = None, algorithm: str = "sha256") -> Fill:
         """A fill of *content*, *size* bytes announced."""
-        path = self.directory.fills / "partial"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         digest = Digest.of(content, algorithm)
-        return Fill(self.directory, self.workers, self.record, digest, size, descriptor, path)
+        opened = Partial.open(self.directory.fills, digest, size)
+        return Fill(self.directory, self.workers, self.record, digest, opened)
+
+    def left(self, fill: Fill) -> Spans:
+        """What a later fill would go on with."""
+        opened = Partial.open(self.directory.fills, fill.digest, None)
+        opened.put_away(opened.size, opened.stored)
+        os.close(opened.descriptor)
+        return opened.stored
 
     def check_kept(self, content: bytes, algorithm: str = "sha256") -> None:
         """Exactly one file is left, and every file is closed."""
@@ -96,76 +106,99 @@ class FillTests(FillCase):
             self.prepare(Path(self.mktemp()))
             fill = self.fill(CONTENT, len(CONTENT), algorithm)
             ended = fill.when_ended()
-            fill.write(CONTENT[:5])
-            fill.write(CONTENT[5:])
-            fill.finish()
+            fill.write(0, CONTENT[:5])
+            fill.write(5, CONTENT[5:])
             self.assertNoResult(ended)
             self.workers.all()
             self.successResultOf(ended)
             self.successResultOf(fill.when_ended())
-            self.assertIs(fill.phase, Phase.COMMITTED)
+            self.successResultOf(fill.when_closed())
+            self.assertIs(fill.state.phase, Phase.COMMITTED)
             self.assertEqual(self.recorded, [(fill.digest, len(CONTENT))])
             self.check_kept(CONTENT, algorithm)
 
     def test_empty(self) -> None:
-        fill = self.fill(b"", 0)
-        fill.finish()
-        self.workers.all()
-        self.check_kept(b"")
+        for empty in (lambda fill: fill.announce(0), lambda fill: fill.write(0, b"")):
+            self.prepare(Path(self.mktemp()))
+            empty(self.fill(b"", 0))
+            self.workers.all()
+            self.check_kept(b"")
 
     def test_length_not_announced(self) -> None:
         fill = self.fill(CONTENT)
         reader = fill.reader()
         self.assertIsNone(reader.size)
-        fill.write(CONTENT)
-        fill.finish()
+        fill.write(0, CONTENT)
         self.workers.all()
+        self.assertFalse(reader.verified)
+        fill.announce(len(CONTENT))
         self.assertEqual(reader.size, len(CONTENT))
+        self.assertTrue(reader.verified)
         reader.close()
+        self.workers.all()
+        self.check_kept(CONTENT)
+
+    def test_any_order_and_more_than_once(self) -> None:
+        """Whoever brings a byte first has it written; the others are not looked at."""
+        fill = self.fill(CONTENT, len(CONTENT))
+        for start, end in ((10, 20), (15, 23), (0, 12), (0, 23)):
+            wrong = bytes(end - start)
+            fill.write(start, wrong if (start, end) == (0, 23) else CONTENT[start:end])
+        self.workers.all()
+        self.check_kept(CONTENT)
+
+    def test_what_was_on_disk_is_hashed_too(self) -> None:
+        """In steps, between which what comes is written."""
+        self.patch(fill_module, "HASH_STEP", 4)
+        fill = self.fill(CONTENT, len(CONTENT))
+        fill.write(1, CONTENT[1:])
+        self.workers.all()
+        self.assertEqual(fill.state.hashed, 0)
+        fill.write(0, CONTENT[:1])
+        for _ in range(5):
+            self.workers.step()
+        self.assertIs(fill.state.phase, Phase.RECEIVING)
+        self.workers.all()
         self.check_kept(CONTENT)
 
     def test_verified_before_it_is_durable(self) -> None:
         """The last byte need not wait for the disk's cache."""
-        fill = self.fill(CONTENT)
-        fill.write(CONTENT)
-        fill.finish()
+        fill = self.fill(CONTENT, len(CONTENT))
+        fill.write(0, CONTENT)
         self.workers.step()
-        self.assertEqual((fill.phase, fill.verified), (Phase.VERIFIED, True))
+        self.assertEqual((fill.state.phase, fill.state.verified), (Phase.VERIFIED, True))
         self.assertFalse(self.directory.path(fill.digest).exists())
         self.workers.all()
 
     def test_wrong_digest(self) -> None:
         fill = self.fill(CONTENT, len(CONTENT))
-        fill.write(CONTENT[:-1] + b"!")
-        fill.finish()
+        fill.write(0, CONTENT[:-1] + b"!")
         self.workers.all()
         self.failureResultOf(fill.when_ended(), DigestMismatch)
-        self.assertFalse(fill.verified)
+        self.assertFalse(fill.state.verified)
         self.check_nothing_left()
 
-    def test_too_short(self) -> None:
-        fill = self.fill(CONTENT, len(CONTENT) + 1)
-        fill.write(CONTENT)
-        fill.finish()
-        self.workers.all()
-        self.failureResultOf(fill.when_ended(), SizeMismatch)
-        self.check_nothing_left()
-
-    def test_too_long_is_not_written(self) -> None:
-        fill = self.fill(CONTENT, len(CONTENT))
-        fill.write(CONTENT)
-        fill.write(b"!")
-        self.assertIs(fill.phase, Phase.FAILED)
-        fill.write(b"!")
-        fill.finish()
-        self.workers.all()
-        self.failureResultOf(fill.when_ended(), SizeMismatch)
-        self.check_nothing_left()
+    def test_sizes_that_contradict_each_other(self) -> None:
+        """Nothing of it is kept, and nothing of it is written."""
+        for contradict in (
+            lambda fill: fill.write(len(CONTENT), b"!"),
+            lambda fill: fill.announce(len(CONTENT) - 1),
+            lambda fill: fill.announce(len(CONTENT) + 1),
+        ):
+            self.prepare(Path(self.mktemp()))
+            fill = self.fill(CONTENT, len(CONTENT))
+            contradict(fill)
+            self.assertIs(fill.state.phase, Phase.FAILED)
+            fill.write(0, CONTENT)
+            fill.announce(len(CONTENT))
+            self.workers.all()
+            self.failureResultOf(fill.when_ended(), SizeMismatch)
+            self.check_nothing_left()
 
     def test_source_fails(self) -> None:
         fill = self.fill(CONTENT)
         ended, changed = fill.when_ended(), fill.when_changed()
-        fill.write(CONTENT)
+        fill.write(0, CONTENT)
         fill.fail(Failure(Broke()))
         self.failureResultOf(changed, Broke)
         self.failureResultOf(ended, Broke)
@@ -174,17 +207,17 @@ class FillTests(FillCase):
         self.check_nothing_left()
 
     def test_source_fails_with_nothing_to_write(self) -> None:
-        fill = self.fill(CONTENT)
-        fill.fail(Failure(Broke()))
-        self.failureResultOf(fill.when_ended(), Broke)
-        self.workers.all()
-        self.check_nothing_left()
+        for keep in (False, True):
+            fill = self.fill(CONTENT)
+            fill.fail(Failure(Broke()), keep=keep)
+            self.failureResultOf(fill.when_ended(), Broke)
+            self.workers.all()
+            self.check_nothing_left()
 
     def test_source_fails_too_late(self) -> None:
         """All bytes are here and right: what the source says then is of no interest."""
-        fill = self.fill(CONTENT)
-        fill.write(CONTENT)
-        fill.finish()
+        fill = self.fill(CONTENT, len(CONTENT))
+        fill.write(0, CONTENT)
         self.workers.step()
         fill.fail(Failure(Broke()))
         self.workers.all()
@@ -198,101 +231,236 @@ class FillTests(FillCase):
         fill.fail(Failure(Broke()))
         self.assertRaises(ValueError, fill.reader)
         self.workers.all()
+        self.assertRaises(ValueError, fill.reader)
+
+    def test_waiter_that_left(self) -> None:
+        fill = self.fill(CONTENT, len(CONTENT))
+        changed = fill.when_changed()
+        changed.cancel()
+        self.failureResultOf(changed)
+        fill.write(0, CONTENT)
+        self.workers.all()
+        self.check_kept(CONTENT)
+
+
+class KeepingTests(FillCase):
+    """What a fill that came to nothing leaves for the next one."""
+
+    def broken_off(self, done: int) -> Fill:
+        """A fill that breaks off with two pieces here, *done* worker calls later."""
+        fill = self.fill(CONTENT, len(CONTENT))
+        fill.write(0, CONTENT[:5])
+        fill.write(8, CONTENT[8:12])
+        for _ in range(done):
+            self.workers.step()
+        fill.fail(Failure(Broke()), keep=True)
+        self.assertNoResult(fill.when_closed())
+        self.workers.all()
+        self.successResultOf(fill.when_closed())
+        self.failureResultOf(fill.when_ended(), Broke)
+        return fill
+
+    def test_all_that_came(self) -> None:
+        """Also what was on its way to the disk, or waited for that."""
+        for done in range(3):
+            self.prepare(Path(self.mktemp()))
+            fill = self.broken_off(done)
+            self.assertEqual(self.left(fill), Spans([(0, 5), (8, 12)]))
+
+    def test_gone_on_with(self) -> None:
+        self.broken_off(2)
+        fill = self.fill(CONTENT)
+        self.assertEqual(fill.state.size, len(CONTENT))
+        reader = fill.reader()
+        self.assertEqual([reader.readable(at) for at in (0, 5, 8)], [5, 0, 4])
+        fill.write(5, CONTENT[5:8])
+        fill.write(12, CONTENT[12:])
+        self.workers.all()
+        reader.close()
+        self.check_kept(CONTENT)
+
+    def test_whole_already(self) -> None:
+        """A process that was killed before the commit left all of it."""
+        opened = Partial.open(self.directory.fills, Digest.of(CONTENT), len(CONTENT))
+        opened.write([(0, CONTENT)])
+        opened.note(len(CONTENT), Spans([(0, len(CONTENT))]))
+        os.close(opened.descriptor)
+        self.fill(CONTENT).announce(len(CONTENT))
+        self.workers.all()
+        self.check_kept(CONTENT)
+
+    def test_wrong_bytes_were_left(self) -> None:
+        """It is found out, nothing is kept, and the next one begins anew."""
+        fill = self.broken_off(2)
+        path = next(self.directory.fills.glob("*.part"))
+        path.write_bytes(bytes(12))
+        fill = self.fill(CONTENT)
+        fill.write(0, CONTENT)
+        self.workers.all()
+        self.failureResultOf(fill.when_ended(), DigestMismatch)
+        self.check_nothing_left()
+        self.fill(CONTENT, len(CONTENT)).write(0, CONTENT)
+        self.workers.all()
+        self.check_kept(CONTENT)
+
+    def test_more_was_left_than_there_is(self) -> None:
+        self.broken_off(2)
+        short = CONTENT[:10]
+        name = Digest.of(short)
+        for path in self.directory.fills.iterdir():
+            path.rename(path.with_name(path.name.replace(Digest.of(CONTENT).hex, name.hex)))
+        self.fill(short, 10).write(0, short)
+        self.workers.all()
+        self.check_kept(short)
+
+    def test_side_car_is_written_on_the_way(self) -> None:
+        """A kill loses no more than a step."""
+        self.patch(fill_module, "SIDE_CAR_STEP", 5)
+        fill = self.fill(CONTENT, len(CONTENT))
+        fill.write(0, CONTENT[:6])
+        self.workers.step()
+        fill.write(6, CONTENT[6:8])
+        self.workers.step()
+        (side_car,) = self.directory.fills.glob("*.json")
+        self.assertIn("[[0, 6]]", side_car.read_text())
+        fill.fail(Failure(Broke()))
+        self.workers.all()
+        self.check_nothing_left()
+
+
+class DiskTests(FillCase):
+    """The disk does not do what it should."""
 
     def broken(self, *_: object, **__: object) -> Any:
         raise OSError("broken")
 
-    def test_disk_fails(self) -> None:
+    def check_failed(self, fill: Fill) -> None:
+        self.failureResultOf(fill.when_ended(), DiskFailed)
+        self.flushLoggedErrors()
+
+    def test_write(self) -> None:
         fill = self.fill(CONTENT)
         self.patch(os, "pwrite", self.broken)
-        fill.write(CONTENT)
+        fill.write(0, CONTENT)
         self.workers.all()
-        self.failureResultOf(fill.when_ended(), OSError)
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.check_failed(fill)
         self.check_nothing_left()
 
-    def test_disk_fails_after_the_source(self) -> None:
-        fill = self.fill(CONTENT)
-        self.patch(os, "pwrite", self.broken)
-        fill.write(CONTENT)
-        fill.fail(Failure(Broke()))
-        self.workers.all()
-        self.failureResultOf(fill.when_ended(), Broke)
-        self.check_nothing_left()
+    def test_write_after_the_source_failed(self) -> None:
+        for keep in (False, True):
+            self.prepare(Path(self.mktemp()))
+            fill = self.fill(CONTENT)
+            patch = self.patch(os, "pwrite", self.broken)
+            fill.write(0, CONTENT[:5])
+            fill.write(5, CONTENT[5:])
+            fill.fail(Failure(Broke()), keep=keep)
+            self.workers.all()
+            patch.restore()
+            self.failureResultOf(fill.when_ended(), Broke)
+            self.successResultOf(fill.when_closed())
+            self.assertEqual(len(self.flushLoggedErrors(OSError)), int(keep))
+            self.assertEqual(self.left(fill), Spans())
+            self.check_closed()
 
-    def test_disk_fails_at_the_commit(self) -> None:
+    def test_commit(self) -> None:
         """The readers have what they were promised; nobody else gets it."""
-        fill = self.fill(CONTENT)
+        fill = self.fill(CONTENT, len(CONTENT))
         reader = fill.reader()
         self.patch(os, "fsync", self.broken)
-        fill.write(CONTENT)
-        fill.finish()
+        fill.write(0, CONTENT)
         self.workers.all()
-        self.failureResultOf(fill.when_ended(), OSError)
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.check_failed(fill)
         self.assertTrue(reader.verified)
         self.assertEqual(reader.readable(0), len(CONTENT))
         self.assertEqual(self.successResultOf(reader.read(0, 100)), CONTENT)
         reader.close()
         self.check_nothing_left()
 
-    def test_index_fails(self) -> None:
+    def test_index(self) -> None:
         """Content stands whole under its name; that no row tells of it costs nothing yet."""
         self.patch(self, "record", lambda *_: fail(IndexFailed("full")))
-        fill = self.fill(CONTENT)
-        fill.write(CONTENT)
-        fill.finish()
+        fill = self.fill(CONTENT, len(CONTENT))
+        fill.write(0, CONTENT)
         self.workers.all()
-        self.failureResultOf(fill.when_ended(), IndexFailed)
-        self.flushLoggedErrors(IndexFailed)
+        self.check_failed(fill)
         self.check_kept(CONTENT)
 
-    def test_partial_file_cannot_be_removed(self) -> None:
+    def test_removal(self) -> None:
         fill = self.fill(CONTENT)
         self.patch(Path, "unlink", self.broken)
         fill.fail(Failure(Broke()))
         self.workers.all()
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.check_closed()
 
-    def test_source_waits_for_the_disk(self) -> None:
+
+class SourceTests(FillCase):
+    """Sources wait for the disk."""
+
+    def setUp(self) -> None:
+        super().setUp()
         self.patch(fill_module, "HIGH", 10)
         self.patch(fill_module, "LOW", 5)
-        source = Source()
-        fill = self.fill(CONTENT)
-        fill.produced_by(source)
-        fill.write(CONTENT[:8])
-        self.assertEqual(source.told, [])
-        fill.write(CONTENT[8:12])
-        fill.write(CONTENT[12:])
-        self.assertEqual(source.told, ["pause"])
+        self.source = Source()
+
+    def test_waits(self) -> None:
+        fill = self.fill(CONTENT, len(CONTENT))
+        fill.attach(self.source)
+        fill.write(0, CONTENT[:8])
+        self.assertEqual(self.source.told, [])
+        fill.write(8, CONTENT[8:12])
+        fill.write(12, CONTENT[12:])
+        self.assertEqual(self.source.told, ["pause"])
         self.workers.step()
-        self.assertEqual(source.told, ["pause"])
+        self.assertEqual(self.source.told, ["pause"])
         self.workers.step()
-        self.assertEqual(source.told, ["pause", "resume"])
-        fill.finish()
+        self.assertEqual(self.source.told, ["pause", "resume"])
         self.workers.all()
         self.check_kept(CONTENT)
 
-    def test_source_that_fails_when_resumed(self) -> None:
-        self.patch(fill_module, "HIGH", 1)
+    def test_comes_while_others_wait(self) -> None:
+        fill = self.fill(CONTENT, len(CONTENT))
+        fill.write(0, CONTENT[:11])
+        fill.attach(self.source)
+        self.assertEqual(self.source.told, ["pause"])
+        self.workers.all()
+        self.assertEqual(self.source.told, ["pause", "resume"])
+        fill.fail(Failure(Broke()))
+        self.workers.all()
+
+    def test_leaves_while_it_waits(self) -> None:
+        fill = self.fill(CONTENT, len(CONTENT))
+        fill.attach(self.source)
+        fill.write(0, CONTENT[:11])
+        fill.detach(self.source)
+        self.workers.all()
+        self.assertEqual(self.source.told, ["pause"])
+        fill.fail(Failure(Broke()))
+        self.workers.all()
+
+    def test_brings_too_much_when_resumed(self) -> None:
+        """Then the others are not resumed at all."""
+        fill = self.fill(CONTENT, len(CONTENT))
+        sources = [Source(), Source(), Source()]
+        for source in sources:
+            source.then = lambda: fill.write(11, CONTENT[11:])
+            fill.attach(source)
+        fill.write(0, CONTENT[:11])
+        self.workers.step()
+        self.assertEqual(sum(source.told[-1] == "pause" for source in sources), 3)
+        self.assertEqual(sum("resume" in source.told for source in sources), 1)
+        self.workers.all()
+        self.assertEqual([source.told[-1] for source in sources], ["resume"] * 3)
+        self.check_kept(CONTENT)
+
+    def test_fails_when_resumed(self) -> None:
         fill = self.fill(CONTENT)
-        source = Source()
-        source.resumeProducing = lambda: fill.fail(Failure(Broke()))  # type: ignore[method-assign]
-        fill.produced_by(source)
-        fill.write(CONTENT)
+        self.source.then = lambda: fill.fail(Failure(Broke()))
+        fill.attach(self.source)
+        fill.write(0, CONTENT)
         self.workers.all()
         self.failureResultOf(fill.when_ended(), Broke)
         self.check_nothing_left()
-
-    def test_waiter_that_left(self) -> None:
-        fill = self.fill(CONTENT)
-        changed = fill.when_changed()
-        changed.cancel()
-        self.failureResultOf(changed)
-        fill.write(CONTENT)
-        fill.finish()
-        self.workers.all()
-        self.check_kept(CONTENT)
 
 
 class FillReaderTests(FillCase):
@@ -307,8 +475,8 @@ class FillReaderTests(FillCase):
     def test_bytes_are_readable_as_soon_as_they_are_on_disk(self) -> None:
         fill = self.fill(CONTENT, len(CONTENT))
         reader = fill.reader()
-        changed = reader.when_changed()
-        fill.write(CONTENT[:5])
+        changed = reader.when_readable(0, None)
+        fill.write(0, CONTENT[:5])
         self.assertEqual(reader.readable(0), 0)
         self.assertNoResult(changed)
         self.workers.step()
@@ -317,16 +485,66 @@ class FillReaderTests(FillCase):
         self.assertEqual(self.successResultOf(reader.read(1, 3)), CONTENT[1:4])
         fill.fail(Failure(Broke()))
         self.assertEqual(reader.readable(0), 0)
-        self.failureResultOf(reader.when_changed(), Broke)
+        self.failureResultOf(reader.when_readable(0, None), Broke)
         reader.close()
         self.workers.all()
         self.check_nothing_left()
 
-    def test_outlives_the_fill(self) -> None:
-        fill = self.fill(CONTENT)
+    def test_fails_under_a_read(self) -> None:
+        """Nothing of it is given out any more."""
+        self.patch(os, "preadv", lambda *_: 0)
+        fill = self.fill(CONTENT, len(CONTENT))
         reader = fill.reader()
-        fill.write(CONTENT)
-        fill.finish()
+        fill.write(0, CONTENT[:5])
+        self.workers.all()
+        reading = reader.read(0, 5)
+        fill.fail(Failure(Broke()))
+        self.workers.all()
+        self.failureResultOf(reading, Broke)
+        reader.close()
+        self.check_nothing_left()
+
+    def test_demand(self) -> None:
+        """It is made by those who wait for bytes, and whoever meets it at once wakes them."""
+        fill = self.fill(CONTENT, len(CONTENT))
+        reader = fill.reader()
+        demands: list[tuple[int, int | None]] = []
+
+        def demanded(offset: int, end: int | None) -> None:
+            demands.append((offset, end))
+            fill.write(offset, CONTENT[offset:end])
+            self.workers.step()
+
+        fill.demand = demanded
+        self.successResultOf(reader.when_readable(10, 20))
+        waiting = reader.when_readable(12, 20)
+        self.assertEqual(demands, [(10, 20)])
+        reader.close()
+        fill.fail(Failure(Broke()))
+        self.failureResultOf(waiting, Broke)
+        self.workers.all()
+
+    def test_deserted(self) -> None:
+        """When the last reader has left, once; not when it is over."""
+        fill = self.fill(CONTENT, len(CONTENT))
+        times: list[int] = []
+        fill.deserted = lambda: times.append(1)
+        one, other = fill.reader(), fill.reader()
+        one.close()
+        one.close()
+        self.assertEqual(len(times), 0)
+        other.close()
+        self.assertEqual(len(times), 1)
+        last = fill.reader()
+        fill.fail(Failure(Broke()))
+        last.close()
+        self.assertEqual(len(times), 1)
+        self.workers.all()
+
+    def test_outlives_the_fill(self) -> None:
+        fill = self.fill(CONTENT, len(CONTENT))
+        reader = fill.reader()
+        fill.write(0, CONTENT)
         self.workers.all()
         self.directory.path(fill.digest).unlink()
         self.assertEqual(self.successResultOf(reader.read(0, 100)), CONTENT)
@@ -335,144 +553,12 @@ class FillReaderTests(FillCase):
 
     def test_closed_twice(self) -> None:
         """The second time, it would be another reader's file."""
-        fill = self.fill(CONTENT)
+        fill = self.fill(CONTENT, len(CONTENT))
         one, other = fill.reader(), fill.reader()
         one.close()
         one.close()
-        fill.write(CONTENT)
-        fill.finish()
+        fill.write(0, CONTENT)
         self.workers.all()
         self.assertEqual(self.successResultOf(other.read(0, 100)), CONTENT)
         other.close()
         self.check_kept(CONTENT)
-
-
-@define
-class Client:
-    """A reader, and the sender that serves it."""
-
-    reader: FillReader
-    start: int
-    end: int | None
-    fill: Fill
-    taken: bytes = b""
-    complete: bool | None = None
-    sending: Deferred[None] = field(init=False)
-    producer: IPushProducer = field(init=False)
-
-    def begin(self) -> None:
-        self.sending = ensureDeferred(send(self, self.reader, self.start, self.end))
-        self.sending.addBoth(self.over)
-
-    def over(self, result: object) -> None:
-        self.complete = not isinstance(result, Failure)
-        self.reader.close()
-
-    # The consumer.
-
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        self.producer = producer
-
-    def unregisterProducer(self) -> None:
-        del self.producer
-
-    def write(self, data: bytes) -> None:
-        self.taken += data
-        if self.end is not None and self.start + len(self.taken) >= self.end:
-            assert self.fill.verified, "the last byte was sent before the check"
-
-
-CHUNKS = st.lists(st.binary(max_size=40), max_size=6)
-# What becomes of the source after its chunks.
-ENDS = st.sampled_from(["right", "wrong byte", "short", "long", "breaks off"])
-
-
-class ScheduleTests(FillCase):
-    """Whatever happens in whatever order, no reader is ever deceived."""
-
-    @settings(deadline=None)
-    @given(CHUNKS, ENDS, st.booleans(), st.booleans(), st.data())
-    def test_every_order(
-        self, chunks: list[bytes], end: str, announced: bool, slow: bool, data: st.DataObject
-    ) -> None:
-        self.prepare(Path(self.mktemp()))
-        content = b"".join(chunks)
-        fill = self.fill(content, len(content) if announced else None)
-        ended: list[object] = []
-        fill.when_ended().addBoth(ended.append)
-        sent = self.sent(chunks, end)
-        right = sent is not None and b"".join(sent) == content
-        script = self.script(fill, chunks if sent is None else sent, sent is not None)
-        clients: list[Client] = []
-        if slow:
-            patch = self.patch(os, "preadv", lambda *_: 0)
-        moves = ["source", "source", "worker", "worker", "join", "leave", "pause", "resume"]
-        while script:
-            match data.draw(st.sampled_from(moves)):
-                case "source":
-                    script.pop(0)()
-                case "worker":
-                    self.workers.step()
-                case "join" if fill.phase not in (Phase.COMMITTED, Phase.FAILED):
-                    clients.append(self.join(fill, data))
-                case "leave" if clients:
-                    client = data.draw(st.sampled_from(clients))
-                    client.sending.cancel()
-                case "pause" | "resume" as order if clients:
-                    client = data.draw(st.sampled_from(clients))
-                    if client.complete is None:
-                        getattr(client.producer, f"{order}Producing")()
-        for _ in clients:
-            self.workers.all()
-            for client in clients:
-                if client.complete is None:
-                    client.producer.resumeProducing()
-        self.workers.all()
-        if slow:
-            patch.restore()
-
-        self.assertIs(fill.phase, Phase.COMMITTED if right else Phase.FAILED)
-        self.assertEqual(len(ended), 1)
-        for client in clients:
-            self.assertIsNotNone(client.complete)
-            whole = content[client.start : client.end]
-            if client.complete:
-                self.assertTrue(right)
-                self.assertEqual(client.taken, whole)
-            elif right:
-                self.assertTrue(whole.startswith(client.taken))
-            elif whole and client.end is not None:
-                self.assertLess(len(client.taken), len(whole))
-        if right:
-            self.check_kept(content)
-        else:
-            self.check_nothing_left()
-
-    def join(self, fill: Fill, data: st.DataObject) -> Client:
-        """A client that wants all of it, or a part when the length is known."""
-        start, end = 0, fill.size
-        if end is not None and data.draw(st.booleans()):
-            start = data.draw(st.integers(0, end))
-            end = data.draw(st.integers(start, end))
-        client = Client(fill.reader(), start, end, fill)
-        client.begin()
-        return client
-
-    def sent(self, chunks: list[bytes], end: str) -> list[bytes] | None:
-        """What the source sends before it says that this is all; None when it breaks off."""
-        match end:
-            case "wrong byte":
-                return [bytes(byte ^ 1 for byte in chunk) for chunk in chunks]
-            case "short":
-                return chunks[:-1]
-            case "long":
-                return [*chunks, b"more"]
-            case "breaks off":
-                return None
-            case _:
-                return chunks
-
-    def script(self, fill: Fill, chunks: list[bytes], whole: bool) -> list[Callable[[], None]]:
-        """What the source does, step by step."""
-        steps = [partial(fill.write, chunk) for chunk in chunks]
-        return [*steps, fill.finish if whole else partial(fill.fail, Failure(Broke()))]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from pathlib import Path
 
@@ -10,8 +8,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.oci.names import Digest, Host, Repository, Tag
-from regproxy.store import index as index_module
-from regproxy.store.errors import IndexFailed, StoreUnusable
+from regproxy.policy.integrity import ContentRecord
+from regproxy.store.errors import IndexFailed
 from regproxy.store.index import Index, TagEntry, TagKey
 from tests.support.workers import Later, Now
 
@@ -22,6 +20,11 @@ ALPINE = Repository("library/alpine")
 LATEST = Tag("latest")
 ONE, TWO = Digest.of(b"one"), Digest.of(b"two", "sha512")
 TYPE = "application/vnd.oci.image.manifest.v1+json"
+
+
+def record(digest: Digest, size: int, when: float) -> ContentRecord:
+    """What there is of content that was just stored."""
+    return ContentRecord(digest, size, when, when, when, changed=7)
 
 
 class IndexCase(SynchronousTestCase):
@@ -36,70 +39,6 @@ class IndexCase(SynchronousTestCase):
         index.open()
         self.addCleanup(index.close)
         return index
-
-
-class OpenTests(IndexCase):
-    def test_fresh_process_on_an_old_file(self) -> None:
-        key = TagKey(HOST, DEBIAN, LATEST, "*/*")
-        old = Index(self.path, Now())
-        old.open()
-        old.put_tag(key, TagEntry(ONE, TYPE, 1.5))
-        old.close()
-        self.assertEqual(self.open().tag(key), TagEntry(ONE, TYPE, 1.5))
-
-    def unusable(self) -> str:
-        return str(self.assertRaises(StoreUnusable, Index(self.path, Now()).open))
-
-    def test_version_of_the_future(self) -> None:
-        connection = sqlite3.connect(self.path)
-        connection.execute("PRAGMA user_version = 99")
-        connection.close()
-        text = self.unusable()
-        for part in (str(self.path), "version 99", "move the file away"):
-            self.assertIn(part, text)
-        # It is let go of, and left as it was.
-        connection = sqlite3.connect(self.path, timeout=0)
-        connection.execute("BEGIN EXCLUSIVE")
-        self.assertEqual(connection.execute("SELECT * FROM sqlite_master").fetchall(), [])
-        connection.close()
-
-    def test_no_database(self) -> None:
-        self.path.write_bytes(b"something else, and of some length" * 100)
-        text = self.unusable()
-        self.assertIn(str(self.path), text)
-        self.assertIn("move the file away", text)
-
-    def test_no_directory(self) -> None:
-        self.path = self.path.parent / "missing" / "index.sqlite3"
-        self.assertIn("missing", self.unusable())
-
-    def test_opened_after_it_was_unusable(self) -> None:
-        self.test_no_database()
-        self.path.unlink()
-        self.open()
-
-    def test_one_process_at_a_time(self) -> None:
-        """SQLite refuses one of two that switch a new file to WAL at once, and does not wait."""
-        lock = os.open(self.path.parent, os.O_RDONLY)
-        self.addCleanup(os.close, lock)
-        flock = fcntl.flock
-
-        waits: list[int] = []
-
-        def other_is_first(descriptor: int, operation: int) -> None:
-            waits.append(descriptor)
-            self.assertFalse(self.path.exists())
-            flock(lock, fcntl.LOCK_EX)
-            with self.assertRaises(BlockingIOError):
-                flock(descriptor, operation | fcntl.LOCK_NB)
-            flock(lock, fcntl.LOCK_UN)
-            flock(descriptor, operation)
-
-        self.patch(fcntl, "flock", other_is_first)
-        self.open()
-        self.assertEqual(len(waits), 1)
-        # It is let go of.
-        flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class TagTests(IndexCase):
@@ -170,15 +109,24 @@ class ContentTests(IndexCase):
         self.assertIsNone(index.membership(OTHER_HOST, DEBIAN, ONE))
         self.assertIsNone(index.membership(HOST, DEBIAN, TWO))
 
+    def test_content(self) -> None:
+        index = self.open()
+        self.assertIsNone(index.content(ONE))
+        index.put_content(record(ONE, 3, 10.0))
+        self.assertEqual(index.content(ONE), record(ONE, 3, 10.0))
+        # It is stored anew: nothing of what was known holds.
+        index.put_content(record(ONE, 4, 20.0))
+        self.assertEqual(index.content(ONE), record(ONE, 4, 20.0))
+
     def test_last_access(self) -> None:
         index = self.open()
         self.assertIsNone(index.last_access(ONE))
-        index.put_content(ONE, 3, 10.0)
-        index.put_content(TWO, 3, 10.0)
+        index.put_content(record(ONE, 3, 10.0))
+        index.put_content(record(TWO, 3, 10.0))
         self.assertEqual(index.last_access(ONE), 10.0)
         index.touch({ONE: 20.0, Digest.of(b"evicted meanwhile"): 20.0})
         self.assertEqual((index.last_access(ONE), index.last_access(TWO)), (20.0, 10.0))
-        index.put_content(TWO, 3, 30.0)
+        index.put_content(record(TWO, 3, 30.0))
         self.assertEqual(index.last_access(TWO), 30.0)
 
 
@@ -188,7 +136,7 @@ class ConcurrencyTests(IndexCase):
         index = Index(self.path, workers)
         index.open()
         self.addCleanup(index.close)
-        writing = index.put_content(ONE, 3, 10.0)
+        writing = index.put_content(record(ONE, 3, 10.0))
         self.assertIsNone(index.last_access(ONE))
         self.assertNoResult(writing)
         workers.all()
@@ -200,29 +148,18 @@ class ConcurrencyTests(IndexCase):
         for number in range(10):
             for index in (first, second):
                 digest = Digest.of(b"%d" % number)
-                self.successResultOf(index.put_content(digest, number, float(number)))
+                self.successResultOf(index.put_content(record(digest, number, float(number))))
         self.assertEqual(second.last_access(Digest.of(b"9")), 9.0)
 
     def test_read_while_another_process_writes(self) -> None:
         """Readers never wait for the writer."""
         index = self.open()
-        index.put_content(ONE, 3, 10.0)
+        index.put_content(record(ONE, 3, 10.0))
         other = sqlite3.connect(self.path)
         self.addCleanup(other.close)
         other.execute("BEGIN EXCLUSIVE")
         other.execute("DELETE FROM content")
         self.assertEqual(index.last_access(ONE), 10.0)
-
-    def test_lock_is_never_let_go(self) -> None:
-        self.patch(index_module, "_BUSY_TIMEOUT_MS", 1)
-        index = self.open()
-        other = sqlite3.connect(self.path)
-        self.addCleanup(other.close)
-        other.execute("BEGIN EXCLUSIVE")
-        failure = self.failureResultOf(index.put_content(ONE, 3, 10.0), IndexFailed)
-        self.assertIn("locked", str(failure.value))
-        other.rollback()
-        self.successResultOf(index.put_content(ONE, 3, 10.0))
 
     def test_read_fails(self) -> None:
         index = self.open()

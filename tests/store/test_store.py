@@ -15,6 +15,7 @@ from regproxy.store.errors import DigestMismatch, IndexFailed, SizeMismatch
 from regproxy.store.fill import Fill
 from regproxy.store.index import Index
 from regproxy.store.store import ABANDONED, Store, StoredBlob
+from regproxy.upstream.errors import UpstreamBroken
 from tests.support.descriptors import open_below
 from tests.support.workers import Later, Now
 
@@ -99,8 +100,7 @@ class FillingTests(StoreCase):
         self.assertIsNone(self.store.filling(DIGEST))
         fill = self.begin(size=len(CONTENT))
         self.assertIs(self.store.filling(DIGEST), fill)
-        fill.write(CONTENT)
-        fill.finish()
+        fill.write(0, CONTENT)
         self.workers.step()
         # On its way to be durable: whoever comes now still reads along.
         self.assertIs(self.store.filling(DIGEST), fill)
@@ -110,23 +110,22 @@ class FillingTests(StoreCase):
 
     def test_content_is_here_when_it_is_not_filling(self) -> None:
         """There is no moment between in which it is neither."""
-        fill = self.begin()
+        fill = self.begin(size=len(CONTENT))
         seen: list[bool] = []
         fill.when_ended().addCallback(lambda _: seen.append(self.store.has(DIGEST)))
-        fill.write(CONTENT)
-        fill.finish()
-        while self.store.filling(DIGEST) is not None:
-            self.workers.step()
+        fill.write(0, CONTENT)
+        while self.workers.step():
+            self.assertTrue(self.store.has(DIGEST) or self.store.filling(DIGEST) is fill)
         self.assertEqual(seen, [True])
 
     def test_failed(self) -> None:
         fill = self.begin()
-        fill.fail(Failure(SizeMismatch(2, 1)))
+        fill.fail(Failure(SizeMismatch("too short")))
         self.assertIsNone(self.store.filling(DIGEST))
         self.workers.all()
         again = self.begin()
         self.assertIs(self.store.filling(DIGEST), again)
-        again.fail(Failure(SizeMismatch(2, 1)))
+        again.fail(Failure(SizeMismatch("too short")))
         self.workers.all()
         self.check_closed()
 
@@ -134,10 +133,10 @@ class FillingTests(StoreCase):
         """The first, ending, must not take the other's place away."""
         first = self.begin()
         second = self.begin()
-        first.fail(Failure(SizeMismatch(2, 1)))
+        first.fail(Failure(SizeMismatch("too short")))
         self.assertIs(self.store.filling(DIGEST), second)
-        second.write(CONTENT)
-        second.finish()
+        second.write(0, CONTENT)
+        second.announce(len(CONTENT))
         self.workers.all()
         self.assertTrue(self.store.has(DIGEST))
         self.check_closed()
@@ -158,6 +157,44 @@ class FillingTests(StoreCase):
         self.workers.all()
         self.assertIsNone(self.store.filling(DIGEST))
         self.check_closed()
+
+    def broken_off(self) -> Fill:
+        """A transfer that left its first four bytes; they are not put away yet."""
+        fill = self.begin(size=len(CONTENT))
+        fill.write(0, CONTENT[:4])
+        fill.fail(Failure(UpstreamBroken("reset")), keep=True)
+        return fill
+
+    def test_gone_on_with(self) -> None:
+        """Whoever comes too early waits until all that came is put away."""
+        self.broken_off()
+        asking = ensureDeferred(self.store.resumable(DIGEST))
+        self.assertNoResult(asking)
+        beginning = ensureDeferred(self.store.begin(DIGEST, None))
+        self.workers.all()
+        self.assertEqual(self.successResultOf(asking), 4)
+        fill: Fill = self.successResultOf(beginning)
+        self.assertEqual((fill.state.size, fill.state.covered(0)), (len(CONTENT), 4))
+        fill.write(4, CONTENT[4:])
+        self.workers.all()
+        self.assertTrue(self.store.has(DIGEST))
+        self.assertEqual(self.successResultOf(ensureDeferred(self.resumable())), 0)
+        self.check_closed()
+
+    async def resumable(self) -> int:
+        asking = ensureDeferred(self.store.resumable(DIGEST))
+        self.workers.all()
+        return await asking
+
+    def test_whoever_begins_again_may_leave(self) -> None:
+        """What is there stays for the next one."""
+        self.broken_off()
+        self.workers.all()
+        beginning = ensureDeferred(self.store.begin(DIGEST, None))
+        beginning.cancel()
+        self.failureResultOf(beginning, CancelledError)
+        self.workers.all()
+        self.assertEqual(self.successResultOf(ensureDeferred(self.resumable())), 4)
 
 
 class AccessTimeTests(StoreCase):
@@ -192,7 +229,7 @@ class AccessTimeTests(StoreCase):
 class SweepTests(StoreCase):
     def test_what_nobody_writes_to(self) -> None:
         self.time = 10 * ABANDONED
-        fill = self.begin()
+        fill = self.begin(size=len(CONTENT))
         (mine,) = self.directory.fills.iterdir()
         os.utime(mine, (self.time, self.time))
         old = self.directory.fills / "old"
@@ -201,8 +238,7 @@ class SweepTests(StoreCase):
         sweeping = self.store.sweep()
         self.workers.all()
         self.assertEqual(self.successResultOf(sweeping), 1)
-        fill.write(CONTENT)
-        fill.finish()
+        fill.write(0, CONTENT)
         self.workers.all()
         self.assertTrue(self.store.has(DIGEST))
 
@@ -216,7 +252,7 @@ class StoredBlobTests(StoreCase):
         blob = self.open()
         verifyObject(IBlob, blob)
         self.assertEqual((blob.digest, blob.size), (DIGEST, len(CONTENT)))
-        self.successResultOf(blob.when_changed())
+        self.successResultOf(blob.when_readable(0, None))
         blob.close()
 
     def test_readable(self) -> None:

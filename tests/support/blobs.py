@@ -16,6 +16,7 @@ class MemoryBlob:
 
     Attributes:
         slow: reads that wait for the test, each with what it will get.
+        wanted: what readers have waited for, as (offset, end).
     """
 
     def __init__(self, content: bytes, arrived: int = 0, size: int | None = None) -> None:
@@ -24,6 +25,7 @@ class MemoryBlob:
         self.verified = False
         self.closed = False
         self.slow: list[tuple[Deferred[bytes], bytes]] | None = None
+        self.wanted: list[tuple[int, int | None]] = []
         self._content = content
         self._arrived = arrived
         self._failure: Failure | None = None
@@ -39,7 +41,8 @@ class MemoryBlob:
     def readable(self, offset: int) -> int:
         return 0 if self._failure else max(0, self._arrived - offset)
 
-    def when_changed(self) -> Deferred[None]:
+    def when_readable(self, offset: int, end: int | None) -> Deferred[None]:
+        self.wanted.append((offset, end))
         waiter: Deferred[None] = Deferred()
         if self._failure:
             waiter.errback(self._failure)

@@ -160,6 +160,13 @@ class Docker(Client):
         write_logins(self.directory / "docker-config" / "config.json", login, host)
         return self.docker("pull", reference)
 
+    def push(self, image: str, reference: str, login: Login | None = None) -> Result:
+        """Push what was pulled as *image* as *reference*."""
+        host = reference.partition("/")[0]
+        write_logins(self.directory / "docker-config" / "config.json", login, host)
+        self.docker("tag", image, reference).check()
+        return self.docker("push", reference)
+
     def image_id(self, reference: str) -> str:
         return self.docker("image", "inspect", "--format={{.Id}}", reference).check().strip()
 
@@ -300,6 +307,11 @@ class Podman(Client):
         write_logins(self._logins, login, reference.partition("/")[0])
         return self.podman("pull", "--signature-policy", str(self._policy), reference)
 
+    def push(self, image: str, reference: str, login: Login | None = None) -> Result:
+        """Push what was pulled as *image* as *reference*."""
+        write_logins(self._logins, login, reference.partition("/")[0])
+        return self.podman("push", "--signature-policy", str(self._policy), image, reference)
+
     def image_id(self, reference: str) -> str:
         hexadecimal = self.podman("image", "inspect", "--format={{.Id}}", reference).check().strip()
         return f"sha256:{hexadecimal}"
@@ -344,6 +356,16 @@ class Skopeo(Client):
         )
         source, target = f"docker://{reference}", f"dir:{self.copied(reference)}"
         return self.skopeo("copy", *options, *credentials, source, target)
+
+    def push(self, image: str, reference: str, login: Login | None = None) -> Result:
+        """Push what was pulled as *image* as *reference*."""
+        credentials = (
+            ["--dest-no-creds"]
+            if login is None
+            else ["--dest-username", login.user, "--dest-password", login.password]
+        )
+        source, target = f"dir:{self.copied(image)}", f"docker://{reference}"
+        return self.skopeo("copy", *credentials, source, target)
 
     def image_id(self, reference: str) -> str:
         manifest = json.loads((self.copied(reference) / "manifest.json").read_bytes())

@@ -6,7 +6,6 @@ import atexit
 import hashlib
 import json
 import os
-import random
 import sys
 import tempfile
 import urllib.request
@@ -23,11 +22,11 @@ from cattrs import structure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.certificates import make_ca, make_leaf
-from tests.support.faulty_upstream import Entry, Script, Turn, key
 from tests.support.images import OCI_MANIFEST
 from tests.support.process import Process, environment, free_port, listens
 from tests.support.proxy import ADDRESS, Proxy, Value
 from tests.support.raw_client import Outcome, RawClient, Response
+from tests.support.turns import Entry, Script, Turn, key
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 KiB: Final = 1 << 10
@@ -36,7 +35,9 @@ MiB: Final = 1 << 20
 #: Seconds that a proxy of these tests waits for an upstream's next bytes.
 IDLE: Final = 1.0
 #: Seconds that it waits for the head of an answer.
-HEAD: Final = 2.0
+HEAD: Final = 1.5
+#: ``[limits]`` of a proxy that has more to do than to watch its upstream.
+PATIENT: Final[Mapping[str, Value]] = {"upstream_head": "30s", "upstream_idle": "30s"}
 #: How many registries a proxy knows; each test takes one that no other test has.
 HOSTS: Final = 120
 #: Reached with TLS.
@@ -152,6 +153,11 @@ class FaultProxy(Proxy):
     def reset_peak(self) -> None:
         """Forget the peak of the resident set: proc(5), ``clear_refs``."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it has taken: proc(5), ``stat``."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def peak(self) -> int:
         """The peak of the resident set in bytes."""
@@ -272,7 +278,7 @@ class FaultTestCase(SynchronousTestCase):
         refusal: int = 401,
     ) -> Blob:
         """A new blob of *size* random bytes, served in these *turns*; by default rightly."""
-        content = random.randbytes(size)
+        content = os.urandom(size)
         name = self.upstream.put(content)
         host = host or self.host
         blob = Blob(host, f"/v2/app/blobs/sha256:{name}", content)

@@ -12,23 +12,20 @@ from __future__ import annotations
 
 import json
 import mmap
-import re
 import sys
 import time
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import Factory as Default
-from attrs import asdict, define, frozen
+from attrs import asdict
 from cattrs import structure
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
+    IProtocolFactory,
     IProtocolNegotiationFactory,
     IPushProducer,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -38,111 +35,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
+from tests.support.turns import RANGE, End, Entry, Framing, Script, Turn, key
+
 #: Bytes that are written at a time.
 PIECE: Final = 64 * 1024
 # Seconds between the writes of a throttled body.
 _TICK: Final = 0.01
-_RANGE: Final = re.compile(r"bytes=([0-9]+)-([0-9]*)")
 _REASONS: Final = {200: "OK", 206: "Partial Content", 302: "Found", 416: "Range Not Satisfiable"}
-
-
-class Framing(StrEnum):
-    """How a client learns where a body ends (RFC 9112 section 6)."""
-
-    LENGTH = "length"
-    CHUNKED = "chunked"
-    CLOSE = "close"
-
-
-class End(StrEnum):
-    """What happens where an answer stops early."""
-
-    CLOSE = "close"
-    RESET = "reset"
-    STALL = "stall"
-
-
-@frozen
-class Turn:
-    """How one request is answered. Without arguments: rightly, but with nothing.
-
-    Positions are those of the content, in the answer to a range as well.
-
-    Attributes:
-        content: the name of a file.
-        framing: how the end of the body is told; HEAD and errors have a length always.
-        announced: a Content-Length other than the right one.
-        ranges: whether a Range is understood; if not it is answered with 200.
-        rate: bytes of the body per second.
-        stop: where the body stops early; -1 is before the head.
-        end: what happens there.
-        flip: the position of a byte of which one bit is wrong.
-        surplus: bytes after the end of the content.
-        padding: bytes of further header fields.
-        interim: how many interim responses come first; -1 for no end of them.
-    """
-
-    content: str = ""
-    status: int = 200
-    headers: dict[str, str] = Default(dict)
-    framing: Framing = Framing.LENGTH
-    announced: int | None = None
-    ranges: bool = True
-    rate: float | None = None
-    stop: int | None = None
-    end: End = End.CLOSE
-    flip: int | None = None
-    surplus: int = 0
-    padding: int = 0
-    interim: int = 0
-
-
-@frozen
-class Script:
-    """How the requests for one target are answered.
-
-    Attributes:
-        turns: for one request after the other; the last one for all that follow.
-        accepted: the values of Authorization that are let in; None for everybody.
-        refusal: what is answered to others.
-    """
-
-    turns: tuple[Turn, ...]
-    accepted: tuple[str, ...] | None = None
-    refusal: int = 401
-
-
-@define
-class Entry:
-    """One request, as the log has it.
-
-    Attributes:
-        bytes: of the body, as far as they were written.
-        first: when the first of them was, on the monotonic clock; None for none.
-        ended: when the answer was over, be it whole or not; None while it is not.
-    """
-
-    method: str
-    target: str
-    range: str | None
-    status: int = 0
-    bytes: int = 0
-    first: float | None = None
-    ended: float | None = None
-
-    @property
-    def start(self) -> int:
-        """The first byte that was asked for."""
-        match = _RANGE.fullmatch(self.range or "")
-        return int(match[1]) if match else 0
-
-
-def key(method: str, target: str) -> str:
-    """Under what the script for *target* is filed.
-
-    Without a script of its own HEAD is answered like the last GET of GET's.
-    """
-    return f"{method} {target}"
 
 
 class Stage:
@@ -187,7 +86,8 @@ class Stage:
 class FaultyServer(Protocol):
     """One connection: requests without a body, each answered as the stage says."""
 
-    transport: ITCPTransport
+    # TCP or TLS: no interface of Twisted's has all that both can do.
+    transport: Any
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -250,7 +150,7 @@ class FaultyServer(Protocol):
         start, end = 0, len(content)
         status = turn.status
         headers = dict(turn.headers)
-        match = _RANGE.fullmatch(entry.range or "")
+        match = RANGE.fullmatch(entry.range or "")
         if match and turn.ranges and status == 200:
             start = int(match[1])
             end = min(int(match[2] or end - 1) + 1, end)
@@ -362,6 +262,7 @@ class Control(Resource):
 
     def render_PUT(self, request: Request) -> bytes:
         """Take the scripts."""
+        assert request.content is not None
         self._stage.put(structure(json.load(request.content), dict[str, Script]))
         return b"{}"
 
@@ -410,7 +311,7 @@ def main(directory: str, http: str, control: str, https: str = "", pem: str = ""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
     stage = Stage(Path(directory), clock)
     factory = FaultyFactory(stage)
-    listeners: dict[str, Factory] = {
+    listeners: dict[str, IProtocolFactory] = {
         f"tcp:{http}:interface=127.0.0.1": factory,
         f"tcp:{control}:interface=127.0.0.1": Site(Control(stage)),
     }

@@ -28,8 +28,10 @@ from regproxy.config.model import (
 )
 from regproxy.oci.names import Digest, Host
 from regproxy.policy.filling import FillRules
+from regproxy.registry.backoff import BackOff, ConsiderateUpstream
 from regproxy.registry.content import ContentService
 from regproxy.registry.grants import Grants
+from regproxy.registry.permissions import Permissions
 from regproxy.registry.resource import RegistryResource
 from regproxy.registry.service import RegistryService
 from regproxy.registry.tags import TagService
@@ -237,25 +239,30 @@ class FrontTestCase(SynchronousTestCase):
 
     def start(self, config: Config) -> None:
         """Have the site work with *config*."""
+        backoff = BackOff(self.clock, self.now, config.limits.rate_limit_wait)
+        upstream = ConsiderateUpstream(self.upstream, backoff)
+        visibility = Visibility(self.index, upstream, self.clock, self.now, 7 * DAY)
+        permissions = Permissions(self.index, upstream, self.grants, visibility)
         content = ContentService(
             self.store,
-            self.upstream,
-            self.grants,
-            Visibility(self.index, self.upstream, self.clock, self.now, 7 * DAY),
+            upstream,
+            permissions,
             config.limits,
             FillRules(),
             self.clock,
         )
         tags = TagService(
             content,
+            permissions,
             self.store,
-            self.upstream,
+            upstream,
+            backoff,
             config.freshness,
             config.limits,
             self.clock,
             self.now,
         )
-        service = self.before(RegistryService(content, tags, self.upstream, self.now), config)
+        service = self.before(RegistryService(content, tags, upstream, self.now), config)
         self.site = StrictSite(
             RegistryResource(service, config, self.clock),
             Entry("tls", impersonated=True),

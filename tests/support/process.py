@@ -114,6 +114,14 @@ class Process:
         """Send SIGHUP."""
         self._popen.send_signal(signal.SIGHUP)
 
+    def freeze(self) -> None:
+        """Have it stand still."""
+        self._popen.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        self._popen.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Terminate, or after a time kill, and wait. Does nothing when it has ended."""
         self._popen.terminate()

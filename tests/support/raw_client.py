@@ -51,7 +51,9 @@ class Outcome:
 class Response:
     """An answer whose head has come. Its body comes as fast as it is taken."""
 
-    def __init__(self, connection: socket.socket, stream: BufferedReader, method: str) -> None:
+    def __init__(
+        self, connection: socket.socket, stream: BufferedReader[socket.SocketIO], method: str
+    ) -> None:
         self._connection = connection
         self._stream = stream
         self._hash = hashlib.sha256()
@@ -181,7 +183,7 @@ class RawClient:
             fields = {"Host": host} | dict(headers)
             lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
             connection.sendall(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode())
-            stream = connection.makefile("rb", buffering=_PIECE)
+            stream = BufferedReader(connection.makefile("rb", buffering=0), _PIECE)
             return Response(connection, stream, method)
         except BaseException:
             connection.close()

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field, frozen
+from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.channel import StrictChannel
+from regproxy.web.request_body import BodyBroken
 from regproxy.web.site import Entry, Limits, StrictRequest, StrictSite
 from tests.support.streams import MemoryStream
 
@@ -46,19 +49,24 @@ class Answers(Resource):
 
 
 def echo(request: StrictRequest) -> None:
-    """Answer with what was understood of *request*."""
-    assert request.content is not None
-    body = json.dumps(
-        {
-            "method": request.method.decode(),
-            "target": request.form.origin_form.decode(),
-            "authority": str(request.authority),
-            "body": request.content.read().decode("latin-1"),
-        }
-    ).encode()
-    request.setHeader(b"Content-Length", b"%d" % len(body))
-    request.write(body)
-    request.finish()
+    """Answer with what was understood of *request*, once its body is whole."""
+    consumer = StringTransport()
+    reading = succeed(None) if request.body is None else request.body.startProducing(consumer)
+
+    def answer(_: None) -> None:
+        body = json.dumps(
+            {
+                "method": request.method.decode(),
+                "target": request.form.origin_form.decode(),
+                "authority": str(request.authority),
+                "body": consumer.value().decode("latin-1"),
+            }
+        ).encode()
+        request.setHeader(b"Content-Length", b"%d" % len(body))
+        request.write(body)
+        request.finish()
+
+    reading.addCallbacks(answer, lambda failure: failure.trap(BodyBroken))
 
 
 @frozen

@@ -48,6 +48,10 @@ class Later:
         self._calls.popleft()()
         return True
 
+    def clear(self) -> None:
+        """The process ends: what is not done will never be."""
+        self._calls.clear()
+
     def all(self) -> None:
         """Do calls until there are none."""
         while self.step():

@@ -342,40 +342,91 @@ class SlowBody:
 
     length = 10
 
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         self.consumer = consumer
         self.done: Deferred[None] = Deferred()
         return self.done
 
-    def pauseProducing(self) -> None: ...
+    def pauseProducing(self) -> None:
+        self.told.append("pause")
 
-    def resumeProducing(self) -> None: ...
+    def resumeProducing(self) -> None:
+        self.told.append("resume")
 
-    def stopProducing(self) -> None: ...
+    def stopProducing(self) -> None:
+        self.told.append("stop")
 
 
-class UploadDeadlineTests(UpstreamCase):
+class UploadTests(UpstreamCase):
     """A push may take its time, as long as it moves."""
 
-    def test_moving(self) -> None:
-        """Each piece puts the deadline off; the answer's time starts with the last one."""
-        self.site(REGISTRY, Say(201))
-        body = SlowBody()
-        asking = self.ask(b"PUT", body=body)
-        for _ in range(10):
-            self.network.pass_time(59)
-            body.consumer.write(b"x")
-            self.network.flush()
-        body.done.callback(None)
-        self.network.flush()
-        self.assertEqual(self.successResultOf(asking).code, 201)
+    limits = LimitsSection(connect=10, upstream_head=25, upstream_idle=60, upstream_upload=900)
 
-    def test_stalled(self) -> None:
-        """A minute without a byte ends it."""
-        self.site(REGISTRY, Say(201))
-        asking = self.ask(b"PUT", body=SlowBody())
+    def upload(self, method: bytes = b"PUT") -> None:
+        self.sent = SlowBody()
+        self.asking = self.ask(method, body=self.sent)
+
+    def finish(self) -> None:
+        self.sent.consumer.write(b"x" * 10)
+        self.sent.done.callback(None)
+        self.network.flush()
+
+    def test_body_does_not_come(self) -> None:
+        """That is for its maker to see."""
+        self.site(REGISTRY, Say(201)).timeOut = None
+        self.upload()
+        self.network.pass_time(10_000)
+        self.finish()
+        self.assertEqual(self.successResultOf(self.asking).code, 201)
+
+    def test_server_takes_nothing(self) -> None:
+        """As when it does not shake hands."""
+        self.network.serve(REGISTRY, "8.8.8.8", 443, Factory.forProtocol(Silent))
+        self.upload()
+        self.sent.consumer.write(b"x")
+        self.network.flush()
+        self.assertEqual(self.sent.told, ["pause"])
         self.network.pass_time(60)
-        self.failureResultOf(asking, UpstreamTimeout)
+        self.failureResultOf(self.asking, UpstreamTimeout)
+
+    def test_time_for_the_answer(self) -> None:
+        """A registry may have a lot to do before it answers an upload."""
+        for method, seconds in (b"PUT", 900), (b"PATCH", 900), (b"POST", 25):
+            for body in SlowBody(), None:
+                self.network.serve(REGISTRY, "8.8.8.8", 443, Factory.forProtocol(Silent), tls=True)
+                self.sent = body or SlowBody()
+                asking = self.ask(method, body=body)
+                if body is not None:
+                    self.finish()
+                self.network.pass_time(seconds - 1)
+                self.assertNoResult(asking)
+                self.network.pass_time(1)
+                self.failureResultOf(asking, UpstreamTimeout)
+
+    def test_refused_early(self) -> None:
+        """The refusal is the answer, and no more of the body is sent."""
+        text = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nbody"
+        self.network.serve(REGISTRY, "8.8.8.8", 443, speaking(text), tls=True)
+        self.upload()
+        response = self.successResultOf(self.asking)
+        self.assertEqual((response.code, self.body(response)), (401, b"body"))
+        self.assertEqual(self.sent.told[-1], "stop")
+        self.assertTrue(self.network.pumps[0].clientIO.disconnected)
+
+    def test_cancelled(self) -> None:
+        """The server must not take a part for the whole: its connection is broken."""
+        site = self.site(REGISTRY, Say(201))
+        self.upload()
+        self.sent.consumer.write(b"x")
+        self.network.flush()
+        self.asking.cancel()
+        self.network.flush()
+        self.failureResultOf(self.asking, CancelledError)
+        self.assertTrue(self.network.pumps[0].clientIO.disconnected)
+        self.assertEqual(site.asked, [])
 
 
 class RedirectTests(UpstreamCase):

@@ -14,19 +14,19 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IPullProducer
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IConsumer, IPullProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import AccumulatingProtocol, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web._newclient import BODY, DONE, HTTPClientParser, Request
-from twisted.web.client import URI, Agent
+from twisted.web.client import URI, Agent, ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
 from regproxy.upstream.body import discard
@@ -162,17 +162,7 @@ class MeteredProtocolTests(SynchronousTestCase):
 
     def test_while_sending(self) -> None:
         """Also while the request is still on its way."""
-        sending: Deferred[None] = Deferred()
-
-        class Body:
-            length = 10
-
-            def startProducing(self, consumer: object) -> Deferred[None]:
-                return sending
-
-            def stopProducing(self) -> None: ...
-
-        request = Request(b"PUT", b"/", Headers({b"Host": [b"a.test"]}), Body())
+        request = Request(b"PUT", b"/", Headers({b"Host": [b"a.test"]}), Body(10))
         responding = self.protocol.request(request)
         self.protocol.dataReceived(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * LIMIT)
         self.assertTrue(self.transport.aborted)
@@ -223,6 +213,131 @@ class MeteredProtocolTests(SynchronousTestCase):
         self.assertTrue(self.transport.aborted)
         self.protocol.connectionLost(Failure(ConnectionLost()))
         self.successResultOf(closing)
+
+
+@implementer(IBodyProducer)
+class Body:
+    """A body that the test writes."""
+
+    def __init__(self, length: Any) -> None:
+        self.length = length
+        self.sending: Deferred[None] = Deferred()
+        self.stopped = False
+        self.consumer: Any = None
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        self.consumer = consumer
+        return self.sending
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None:
+        self.stopped = True
+
+
+class RefusalTests(SynchronousTestCase):
+    """A server that refuses a request while its body is being sent is heard at once."""
+
+    head = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\n"
+
+    def upload(self, length: Any = 10) -> None:
+        self.idle: list[object] = []
+        self.transport = Transport()
+        self.protocol = MeteredProtocol(self.idle.append, LIMIT)
+        self.protocol.makeConnection(self.transport)
+        self.body = Body(length)
+        fields = Headers({b"Host": [b"a.test"]})
+        request = Request(b"PUT", b"/", fields, self.body, persistent=True)
+        self.responding = self.protocol.request(request)
+        self.body.consumer.write(b"some")
+        self.transport.clear()
+
+    def read(self) -> tuple[int, bytes]:
+        """Status and body of the response, which must be here."""
+        response = self.successResultOf(self.responding)
+        reader = AccumulatingProtocol()
+        response.deliverBody(reader)
+        return response.code, reader.data
+
+    def check_stopped(self) -> None:
+        """Nothing more of the body was sent, above all not its end, and nothing else will be."""
+        self.assertTrue(self.body.stopped)
+        self.assertIsNone(self.transport.producer)
+        self.assertEqual(self.transport.value(), b"")
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(self.idle, [])
+
+    def test_with_length(self) -> None:
+        for length in (10, UNKNOWN_LENGTH):
+            self.upload(length)
+            self.protocol.dataReceived(self.head + b"Content-Length: 4\r\n\r\nbody")
+            self.assertEqual(self.read(), (401, b"body"))
+            self.check_stopped()
+            self.protocol.connectionLost(Failure(ConnectionLost()))
+
+    def test_piece_by_piece(self) -> None:
+        """It is given out when its head is whole; until then nothing is known but that it comes."""
+        self.upload()
+        text = self.head + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+        for at in range(len(text)):
+            self.protocol.dataReceived(text[at : at + 1])
+            self.assertEqual(self.body.stopped, at >= text.index(b"\n"))
+        self.assertEqual(self.read(), (401, b"body"))
+        self.check_stopped()
+
+    def test_ended_by_the_connection(self) -> None:
+        self.upload()
+        self.protocol.dataReceived(self.head + b"\r\nbo")
+        response = self.successResultOf(self.responding)
+        reader = AccumulatingProtocol()
+        response.deliverBody(reader)
+        self.protocol.dataReceived(b"dy")
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(reader.data, b"body")
+        self.assertTrue(reader.closed)
+
+    def test_broken_off(self) -> None:
+        self.upload()
+        self.protocol.dataReceived(self.head)
+        self.protocol.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(self.responding, ResponseFailed)
+
+    def test_cancelled(self) -> None:
+        self.upload()
+        self.protocol.dataReceived(self.head)
+        self.responding.cancel()
+        self.assertTrue(self.transport.aborted)
+        failure = self.failureResultOf(self.responding, ResponseFailed)
+        self.assertTrue(failure.value.reasons[0].check(CancelledError))
+
+    def test_not_refused(self) -> None:
+        """What is no refusal does not end the sending."""
+        self.upload()
+        self.protocol.dataReceived(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.protocol.dataReceived(b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\n")
+        self.assertFalse(self.body.stopped)
+        self.body.consumer.write(b"thing.")
+        self.body.sending.callback(None)
+        self.assertEqual(self.transport.value(), b"thing.")
+        response = self.successResultOf(self.responding)
+        reader = AccumulatingProtocol()
+        response.deliverBody(reader)
+        self.protocol.dataReceived(b"body")
+        self.assertEqual(reader.data, b"body")
+        self.assertEqual(self.idle, [self.protocol])
+
+    def test_after_the_body(self) -> None:
+        """An ordinary refusal leaves the connection as it is."""
+        self.upload()
+        self.body.consumer.write(b"thing.")
+        self.body.sending.callback(None)
+        self.protocol.dataReceived(self.head + b"Content-Length: 4\r\n\r\n")
+        self.successResultOf(self.responding).deliverBody(AccumulatingProtocol())
+        self.protocol.dataReceived(b"body")
+        self.assertEqual(self.idle, [self.protocol])
+        self.assertFalse(self.body.stopped)
 
 
 @implementer(IPullProducer)

@@ -136,6 +136,17 @@ class SendTests(SynchronousTestCase):
         self.failureResultOf(self.send(blob, 0, len(CONTENT)), OSError)
         self.assertIsNone(self.consumer.producer)
 
+    def test_content_is_shorter_than_was_said(self) -> None:
+        """Nothing will change any more: to wait would be to wait for ever."""
+        self.failureResultOf(self.send(MemoryBlob.whole(CONTENT), 0, len(CONTENT) + 1), OSError)
+        self.assertEqual(self.consumer.data, CONTENT)
+        self.assertIsNone(self.consumer.producer)
+
+    def test_says_what_it_waits_for(self) -> None:
+        blob = MemoryBlob(CONTENT, arrived=5, size=len(CONTENT))
+        self.send(blob, 2, 20)
+        self.assertEqual(blob.wanted, [(5, 20)])
+
     def test_consumer_is_behind(self) -> None:
         self.consumer.room = 1
         sending = self.send(MemoryBlob.whole(CONTENT), 0, len(CONTENT))

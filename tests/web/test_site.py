@@ -19,7 +19,7 @@ from zope.interface import implementer
 from regproxy.oci.errors import BadRequest, Denied, RegistryError
 from regproxy.oci.names import Host
 from regproxy.web.sender import send
-from regproxy.web.site import Entry, StrictRequest
+from regproxy.web.site import MEANINGLESS_BODY, Entry, StrictRequest
 from tests.support.blobs import MemoryBlob
 from tests.support.certificates import make_leaf
 from tests.support.sites import LIMITS, House, Response, responses
@@ -133,6 +133,54 @@ class HeadTests(SynchronousTestCase):
             % (HOST, form)
         )
         self.assertEqual(seen, [{b"a": [b"b"]}])
+
+
+class MeaninglessBodyTests(SynchronousTestCase):
+    """The body of a GET or HEAD is read past, unless it is large."""
+
+    def setUp(self) -> None:
+        self.house = House.answering(finishing(lambda request: None))
+
+    def ask(self, method: bytes, framing: bytes, body: bytes = b"") -> list[int]:
+        head = b"%s / HTTP/1.1\r\n%s%s\r\n\r\n" % (method, HOST, framing)
+        stream = self.house.connect()
+        stream.send(head + body)
+        taken = stream.take()
+        stream.finish()
+        self.assertEqual(self.house.clock.getDelayedCalls(), [])
+        return [int(line.split()[1]) for line in taken.split(b"\r\n") if line.startswith(b"HTTP/")]
+
+    def test_large(self) -> None:
+        for method in (b"GET", b"HEAD"):
+            framing = b"Content-Length: %d" % (MEANINGLESS_BODY + 1)
+            self.assertEqual(self.ask(method, framing), [413])
+        self.assertEqual(self.house.statuses, [413, 413])
+
+    def test_small(self) -> None:
+        self.assertEqual(self.ask(b"GET", b"Content-Length: 3", b"abc"), [200])
+        self.assertEqual(self.ask(b"GET", b"Content-Length: %d" % MEANINGLESS_BODY), [200])
+        self.assertEqual(self.ask(b"GET", b"Transfer-Encoding: chunked", b"0\r\n\r\n"), [200])
+
+    def test_large_where_it_has_a_meaning(self) -> None:
+        framing = b"Content-Length: %d" % (1 << 40)
+        for method in (b"POST", b"PUT", b"PATCH"):
+            self.assertEqual(self.ask(method, framing), [200])
+
+    def test_before_a_late_answer(self) -> None:
+        """It has been read past by then, and the connection is good for more."""
+        waiting: list[StrictRequest] = []
+        self.house = House.answering(waiting.append)
+        stream = self.house.connect()
+        stream.send(GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n"))
+        self.assertTrue(stream.reading)
+        stream.send(b"abc" + GET)
+        for request in (0, 1):
+            waiting[request].setHeader(b"Content-Length", b"0")
+            waiting[request].finish()
+        answers = responses(stream.take())
+        self.assertEqual([answer.status for answer in answers], [200, 200])
+        self.assertNotIn("connection", answers[0].headers)
+        stream.finish()
 
 
 class LogTests(SynchronousTestCase):
@@ -475,6 +523,23 @@ class TLSTests(SynchronousTestCase):
         self.house.clock.advance(LIMITS.stall)
         self.assertTrue(client.server.aborted)
         client.server.take()
+        self.assertEqual(self.house.clock.getDelayedCalls(), [])
+
+    def test_answer_before_the_body(self) -> None:
+        """A client that goes on sending is read from until it has agreed to the close."""
+        client = self.connect(lambda request: request.answer_error(Denied("no")))
+        client.send(b"PUT / HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n" % (HOST, 1 << 30))
+        client.send(bytes(1 << 15))
+        client.receive()
+        self.assertIn(b" 403 ", client.read())
+        for _ in range(10):
+            client.send(bytes(1 << 15))
+            self.assertTrue(client.server.reading)
+        self.assertEqual(client.receive(), 0)
+        client.connection.shutdown()
+        client.exchange()
+        client.server.take()
+        self.assertTrue(client.server.lost)
         self.assertEqual(self.house.clock.getDelayedCalls(), [])
 
     def test_peer_that_never_shakes_hands(self) -> None:

@@ -1,0 +1,259 @@
+"""The database file behind the index: its schema, its connections, its repair.
+
+SQLite in WAL mode: readers never wait for the writer, and several processes may have
+the file open (https://sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from regproxy.store.disk import Workers
+from regproxy.store.errors import IndexFailed, StoreUnusable
+
+T = TypeVar("T")
+
+# The statements that make each version out of the one before; the first, out of nothing.
+STEPS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """CREATE TABLE content (
+            digest TEXT PRIMARY KEY,
+            size INTEGER NOT NULL,
+            stored_at REAL NOT NULL,
+            last_access REAL NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE membership (
+            host TEXT NOT NULL,
+            repository TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            media_type TEXT NOT NULL,
+            PRIMARY KEY (host, repository, digest)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE tag (
+            host TEXT NOT NULL,
+            repository TEXT NOT NULL,
+            tag TEXT NOT NULL,
+            accept TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            media_type TEXT NOT NULL,
+            checked_at REAL NOT NULL,
+            PRIMARY KEY (host, repository, tag, accept)
+        ) WITHOUT ROWID""",
+    ),
+    (
+        # The later files of version 1 have it already.
+        """CREATE TABLE IF NOT EXISTS public (
+            host TEXT NOT NULL,
+            repository TEXT NOT NULL,
+            seen_at REAL NOT NULL,
+            PRIMARY KEY (host, repository)
+        ) WITHOUT ROWID""",
+        "ALTER TABLE content ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0",
+        # When the file was last seen to be what its name says, and its st_ctime_ns then.
+        "ALTER TABLE content ADD COLUMN verified_at REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE content ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX content_by_use ON content (last_access, digest) WHERE pinned = 0",
+        "CREATE INDEX content_by_verification ON content (verified_at, digest)",
+        # Kept by the triggers, so that nobody has to add up: it holds with several writers.
+        "CREATE TABLE total (bytes INTEGER NOT NULL, blobs INTEGER NOT NULL)",
+        "INSERT INTO total SELECT coalesce(sum(size), 0), count(*) FROM content",
+        """CREATE TRIGGER content_added AFTER INSERT ON content BEGIN
+            UPDATE total SET bytes = bytes + new.size, blobs = blobs + 1;
+        END""",
+        """CREATE TRIGGER content_removed AFTER DELETE ON content BEGIN
+            UPDATE total SET bytes = bytes - old.size, blobs = blobs - 1;
+        END""",
+        """CREATE TRIGGER content_resized AFTER UPDATE OF size ON content BEGIN
+            UPDATE total SET bytes = bytes - old.size + new.size;
+        END""",
+    ),
+)
+
+# A writer of another process holds the lock for one small transaction; ten
+# seconds is far more than that and still an answer.
+_BUSY_TIMEOUT_MS: Final = 10_000
+
+
+class _Damaged(sqlite3.DatabaseError):
+    """The check of the whole file has found something."""
+
+
+class Database:
+    """The database of one cache directory.
+
+    Args:
+        path: the file; made when it is not there.
+        workers: runs what is given to :meth:`run`, one at a time.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: Path, workers: Workers) -> None:
+        self._path = path
+        self._workers = workers
+
+    def open(self) -> None:
+        """Open the file, which must not be held across a fork.
+
+        A damaged one is moved aside, and a new one made: what is in it can be learnt again.
+
+        Raises:
+            StoreUnusable: it cannot be opened.
+        """
+        try:
+            with _alone(self._path.parent):
+                try:
+                    self._connect()
+                except sqlite3.DatabaseError as error:
+                    if not _is_damage(error):
+                        raise
+                    self._move_aside(error)
+                    self._connect()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnusable(
+                f"index {self._path} cannot be opened ({error}): move the file away to start"
+                " with an empty one, or give another [cache] directory"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file; nothing may be under way."""
+        self._reader.close()
+        self._writer.close()
+
+    def row(self, query: str, *key: str) -> Any:
+        """The first row of a look-up by *key*, or None.
+
+        On the caller's thread. Raises IndexFailed.
+        """
+        return next(iter(self.rows(query, *key)), None)
+
+    def rows(self, query: str, *key: str) -> list[Any]:
+        """The rows of a look-up by *key*.
+
+        On the caller's thread. Raises IndexFailed.
+        """
+        with self._told():
+            return self._reader.execute(query, key).fetchall()
+
+    def run(self, call: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        """The result of *call* in the worker thread, in a transaction of its own.
+
+        Fails with IndexFailed.
+        """
+
+        def work() -> T:
+            with self._told(), self._writer:
+                return call(self._writer)
+
+        return self._workers.run(work)
+
+    def write(self, statement: str, rows: list[tuple[object, ...]]) -> Deferred[None]:
+        """Have *statement* done for each of *rows*, in one transaction.
+
+        Fails with IndexFailed.
+        """
+
+        def call(connection: sqlite3.Connection) -> None:
+            connection.executemany(statement, rows)
+
+        return self.run(call)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise IndexFailed(f"{self._path}: {error}") from error
+
+    def _connect(self) -> None:
+        with ExitStack() as stack:
+            # The writer is used by one worker thread at a time, the reader by the
+            # caller's; sqlite3 itself is built serialized.
+            self._writer, self._reader = (
+                stack.enter_context(closing(sqlite3.connect(self._path, check_same_thread=False)))
+                for _ in range(2)
+            )
+            _configure(self._writer)
+            _check(self._writer)
+            _migrate(self._writer, self._path)
+            _configure(self._reader)
+            stack.pop_all()
+
+    def _move_aside(self, error: sqlite3.DatabaseError) -> None:
+        written = datetime.fromtimestamp(self._path.stat().st_mtime, UTC)
+        aside = self._path.with_name(f"{self._path.name}.damaged-{written:%Y%m%dT%H%M%SZ}")
+        # The journal first: it would be replayed into the next file of that name.
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
+        self._log.error(
+            "The index {path} is damaged ({reason}); it is now {aside}, and a new one is built",
+            path=str(self._path),
+            aside=aside.name,
+            reason=str(error),
+        )
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Let one process at a time open the index of *directory*.
+
+    Two that switch a new file to WAL at once do not wait for each other, whatever the
+    busy timeout: SQLite refuses one of them, as waiting could be a deadlock.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    # Being locked, or a disk that fails, is a DatabaseError too.
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, _Damaged) or (
+        # The low byte is the primary code: https://sqlite.org/rescode.html
+        code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    )
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # In WAL mode this loses the last transactions at a power cut, never the
+    # file's consistency; a lost row costs a HEAD, not content.
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise _Damaged(found)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(STEPS):
+            raise StoreUnusable(
+                f"index {path} is of version {version}, this program knows {len(STEPS)}:"
+                " use the program that wrote it, or move the file away"
+            )
+        if version == len(STEPS):
+            return
+        for step in STEPS[version:]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(STEPS)}")

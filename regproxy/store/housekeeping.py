@@ -1,0 +1,211 @@
+"""What the store does to itself, in the background: reconcile, evict, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from regproxy.config.model import DAY, CacheSection
+from regproxy.store.disk import BlobDirectory, Workers
+from regproxy.store.errors import StoreError
+from regproxy.store.eviction import Eviction
+from regproxy.store.partial import sweep
+from regproxy.store.reconciliation import Reconciliation
+from regproxy.store.store import Store
+
+#: Bytes a second that are verified without need: 1 TiB in a day and a half, at a few
+#: percent of a core and of a disk.
+RATE: Final = 8 << 20
+# Seconds that a damaged file is kept for somebody to look at.
+KEPT: Final = 7 * DAY
+
+
+@frozen
+class StoreStats:
+    """The store in numbers. Those of events count from the start of the process.
+
+    Attributes:
+        bytes: of all content that is whole.
+        blobs: how many there are.
+        limit: bytes that there may be.
+        free: bytes free on the file system.
+        evicted: blobs evicted.
+        evicted_bytes: their size.
+        quarantined: files found damaged.
+        disk_full: how many times the disk had no room.
+    """
+
+    bytes: int
+    blobs: int
+    limit: int
+    free: int
+    evicted: int
+    evicted_bytes: int
+    quarantined: int
+    disk_full: int
+
+
+class Errand:
+    """Work that is done in the background, and never twice at a time.
+
+    Args:
+        what: the work, for the log.
+        work: does it once.
+    """
+
+    _log = Logger()
+
+    def __init__(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        self.under_way = False
+        self._what = what
+        self._work = work
+        self._again = False
+        self._running: Deferred[None] | None = None
+
+    def start(self) -> None:
+        """Do it; once more afterwards if it is under way, as it may be past what is new."""
+        self._again = True
+        if not self.under_way:
+            self.under_way = True
+            self._running = ensureDeferred(self._run()).addErrback(self._failed)
+
+    def stop(self) -> None:
+        """Do it no further. What a worker has begun it ends."""
+        if self._running is not None:
+            self._running.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while self._again:
+                self._again = False
+                await self._work()
+        finally:
+            self.under_way = False
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(StoreError, OSError):
+            reason = failure.getErrorMessage()
+            self._log.error("{what} failed: {reason}", what=self._what, reason=reason)
+        elif failure.check(CancelledError) is None:
+            self._log.failure("{what} failed", failure, what=self._what)
+
+
+class Housekeeping:
+    """Keeps a store within its bounds and in order.
+
+    Args:
+        rules: the bounds; see :meth:`follow`.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        directory: BlobDirectory,
+        workers: Workers,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        rules: CacheSection,
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._workers = workers
+        self._clock = clock
+        self._now = now
+        self._inventory = store.index.inventory
+        self._eviction = Eviction(directory, self._inventory, workers, store.uses, now)
+        self._disk_full = 0
+        # Set while there is an alarm: the bytes for which there was no room.
+        self._wanted: int | None = None
+        # Whether the index may lack much of what is here.
+        self._incomplete = False
+        self._reconciling = Errand("Bringing files and index together", self._reconcile)
+        self._evicting = Errand("Eviction", self._evict)
+        self._verifying = Errand("Verification", self._verify)
+        store.grown = self._evicting.start
+        store.full = self.relieve
+        self.follow(rules)
+
+    def follow(self, rules: CacheSection) -> None:
+        """Keep to *rules* from now on."""
+        self._rules = rules
+        self._store.verification.period = rules.verify
+
+    def start(self) -> None:
+        """Begin, once the store is open: files and index first."""
+        self._reconciling.start()
+
+    def tick(self) -> None:
+        """Do what is due; to be called every now and then."""
+        self._evicting.start()
+        self._verifying.start()
+
+    def relieve(self, wanted: int) -> None:
+        """The disk had no room for content of *wanted* bytes (0: nobody knows); make some."""
+        self._disk_full += 1
+        self._wanted = max(self._wanted or 0, wanted)
+        self._evicting.start()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        for errand in (self._reconciling, self._evicting, self._verifying):
+            errand.stop()
+
+    async def stats(self) -> StoreStats:
+        """The numbers of this moment.
+
+        Raises:
+            IndexFailed, OSError: they cannot be had.
+        """
+        total = await self._inventory.total()
+        usage = await self._eviction.usage()
+        return StoreStats(
+            bytes=total.bytes,
+            blobs=total.blobs,
+            limit=self._rules.max_size,
+            free=usage.free,
+            evicted=self._eviction.evicted,
+            evicted_bytes=self._eviction.evicted_bytes,
+            quarantined=self._store.verification.quarantined,
+            disk_full=self._disk_full,
+        )
+
+    async def _reconcile(self) -> None:
+        self._incomplete = True
+        try:
+            await self._store.sweep()
+            await self._clear_quarantine(KEPT)
+            await Reconciliation(self._directory, self._inventory, self._workers).run()
+        finally:
+            self._incomplete = False
+        self._evicting.start()
+
+    async def _evict(self) -> None:
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            # What nobody will ever be served goes first.
+            await self._clear_quarantine(0.0)
+        elif self._incomplete:
+            # The oldest of what is known so far is not the oldest; this is called again.
+            return
+        await self._store.flush_access_times()
+        await self._eviction.run(self._rules, wanted)
+
+    async def _verify(self) -> None:
+        await self._clear_quarantine(KEPT)
+        await self._store.verification.verify_due(self._pace)
+
+    async def _pace(self, count: int) -> None:
+        await deferLater(self._clock, count / RATE)
+
+    async def _clear_quarantine(self, age: float) -> None:
+        before = self._now() - age
+        await self._workers.run(partial(sweep, self._directory.quarantine, before))

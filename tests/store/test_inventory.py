@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from regproxy.oci.names import Digest
+from regproxy.policy.integrity import ContentRecord
+from regproxy.store import inventory as inventory_module
+from regproxy.store.errors import IndexFailed
+from regproxy.store.index import Index
+from regproxy.store.inventory import Inventory, Total
+from tests.support.workers import Later, Now
+
+
+def record(number: int, size: int = 1, when: float = 0.0, verified: float = 0.0) -> ContentRecord:
+    """Some content."""
+    return ContentRecord(Digest("sha256", f"{number:064x}"), size, when, when, verified, 0)
+
+
+class InventoryCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        self.path = directory / "index.sqlite3"
+        self.index = Index(self.path, Now())
+        self.index.open()
+        self.addCleanup(self.index.close)
+        self.inventory = self.index.inventory
+
+    def put(self, *records: ContentRecord) -> None:
+        for each in records:
+            self.successResultOf(self.index.put_content(each))
+
+    def walk(
+        self, step: Callable[[ContentRecord | None], Deferred[list[ContentRecord]]]
+    ) -> list[ContentRecord]:
+        """All pages."""
+        walked: list[ContentRecord] = []
+        while page := self.successResultOf(step(walked[-1] if walked else None)):
+            walked += page
+        return walked
+
+    def oldest(self, limit: int = 2) -> list[ContentRecord]:
+        return self.walk(lambda after: self.inventory.oldest(after, limit))
+
+
+class OrderTests(InventoryCase):
+    def test_oldest(self) -> None:
+        """By last use, several at the same time included."""
+        records = [record(n, when=when) for n, when in enumerate((5.0, 1.0, 5.0, 5.0, 2.0))]
+        self.put(*records)
+        expected = [records[number] for number in (1, 4, 0, 2, 3)]
+        for limit in (1, 2, 3, 10):
+            self.assertEqual(self.oldest(limit), expected)
+
+    def test_pinned(self) -> None:
+        self.put(record(1), record(2))
+        self.assertTrue(self.successResultOf(self.inventory.pin(record(1).digest, True)))
+        self.assertEqual(self.oldest(), [record(2)])
+        # Stored anew, it stays pinned.
+        self.put(record(1))
+        self.assertEqual(self.oldest(), [record(2)])
+        self.inventory.pin(record(1).digest, False)
+        self.assertEqual(self.oldest(), [record(1), record(2)])
+
+    def test_pin_what_is_not_here(self) -> None:
+        self.assertFalse(self.successResultOf(self.inventory.pin(record(1).digest, True)))
+
+    def test_due(self) -> None:
+        records = [record(n, verified=verified) for n, verified in enumerate((3.0, 0.0, 2.0, 2.0))]
+        self.put(*records)
+        due = self.walk(lambda after: self.inventory.due(after, 3.0))
+        self.assertEqual(due, [records[number] for number in (1, 2, 3)])
+
+    def test_page(self) -> None:
+        records = [record(number) for number in range(5)]
+        self.put(*reversed(records))
+        self.assertEqual(self.walk(lambda after: self.inventory.page(after, 2)), records)
+
+
+class ChangeTests(InventoryCase):
+    def test_adopt(self) -> None:
+        """What is known is known better."""
+        self.put(record(1, 10, 5.0, 5.0))
+        adopting = self.inventory.adopt([record(1, 11), record(2, 12)])
+        self.assertEqual(self.successResultOf(adopting), 1)
+        self.assertEqual(
+            self.walk(lambda after: self.inventory.page(after, 9)),
+            [record(1, 10, 5.0, 5.0), record(2, 12)],
+        )
+
+    def test_forget(self) -> None:
+        """Not what was stored anew meanwhile; what was used meanwhile, yes."""
+        self.put(*(record(number, when=1.0) for number in (1, 2, 3)))
+        seen = self.oldest()
+        self.put(record(2, when=2.0))
+        self.index.touch({record(3).digest: 9.0})
+        self.successResultOf(self.inventory.forget(seen))
+        self.assertEqual(self.oldest(), [record(2, when=2.0)])
+
+    def test_verified(self) -> None:
+        self.put(record(1, 10, 5.0, 5.0))
+        found = ContentRecord(record(1).digest, 11, 8.0, 8.0, 9.0, 77)
+        self.successResultOf(self.inventory.verified(found))
+        self.assertEqual(
+            self.index.content(found.digest),
+            ContentRecord(found.digest, 11, 5.0, 5.0, 9.0, 77),
+        )
+
+    def test_verified_without_a_row(self) -> None:
+        found = ContentRecord(record(1).digest, 11, 8.0, 8.0, 9.0, 77)
+        self.successResultOf(self.inventory.verified(found))
+        self.assertEqual(self.index.content(found.digest), found)
+
+    def test_failure(self) -> None:
+        with closing(sqlite3.connect(self.path)) as other:
+            other.execute("DROP TABLE total")
+        self.failureResultOf(self.inventory.total(), IndexFailed)
+        self.failureResultOf(self.inventory.forget([record(1)]), IndexFailed).trap(IndexFailed)
+
+    def test_not_in_the_reactor_thread(self) -> None:
+        workers = Later()
+        index = Index(self.path, workers)
+        index.open()
+        self.addCleanup(index.close)
+        inventory = index.inventory
+        results: list[Deferred[Any]] = [
+            inventory.total(),
+            inventory.oldest(None, 1),
+            inventory.due(None, 1.0),
+            inventory.page(None, 1),
+            inventory.adopt([record(1)]),
+            inventory.forget([record(1)]),
+            inventory.verified(record(1)),
+            inventory.pin(record(1).digest, True),
+        ]
+        self.assertEqual(len(workers), len(results))
+        workers.all()
+        for result in results:
+            self.successResultOf(result)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["put", "adopt", "forget", "verified", "touch", "pin"]),
+                st.integers(1, 4),
+                st.integers(0, 100),
+            )
+        )
+    )
+    def test_total(self, changes: list[tuple[str, int, int]]) -> None:
+        """Whatever is done, it is what adding up would give; another process sees it too."""
+        self.inventory.forget(self.oldest())
+        other = Index(self.path, Now())
+        other.open()
+        try:
+            for number, (change, which, size) in enumerate(changes):
+                inventory = (self.inventory, other.inventory)[number % 2]
+                each = record(which, size)
+                known = self.index.content(each.digest)
+                match change:
+                    case "put":
+                        self.put(each)
+                    case "adopt":
+                        inventory.adopt([each])
+                    case "forget":
+                        inventory.forget([known] if known else [])
+                    case "verified":
+                        inventory.verified(each)
+                    case "touch":
+                        self.index.touch({each.digest: 0.0})
+                    case _:
+                        inventory.pin(each.digest, False)
+                records = self.walk(lambda after: self.inventory.page(after, 9))
+                expected = Total(sum(each.size for each in records), len(records))
+                self.assertEqual(self.successResultOf(other.inventory.total()), expected)
+        finally:
+            other.close()
+
+
+class ScaleTests(InventoryCase):
+    """A hundred thousand blobs: nothing is scanned, nothing sorted."""
+
+    COUNT = 100_000
+
+    def setUp(self) -> None:
+        super().setUp()
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.executemany(
+                f"{inventory_module.INSERT}",
+                (
+                    (f"sha256:{number:064x}", 10, 1.0, float(number % 997), float(number), 0)
+                    for number in range(self.COUNT)
+                ),
+            )
+            connection.execute("ANALYZE")
+
+    def plan(self, query: str, *parameters: object) -> str:
+        with closing(sqlite3.connect(self.path)) as connection:
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
+        return "; ".join(row[3] for row in rows)
+
+    def test_plans(self) -> None:
+        digest = str(record(1).digest)
+        for query, parameters, index in (
+            (inventory_module._OLDEST, (1.0, digest, 32), "content_by_use"),
+            (inventory_module._DUE, (1.0, digest, 2.0), "content_by_verification"),
+            (inventory_module._PAGE, (digest, 256), "PRIMARY KEY"),
+            ("DELETE FROM content WHERE digest = ? AND stored_at = ?", (digest, 1), "PRIMARY KEY"),
+            ("UPDATE content SET pinned = 1 WHERE digest = ?", (digest,), "PRIMARY KEY"),
+            ("UPDATE content SET last_access = 1 WHERE digest = ?", (digest,), "PRIMARY KEY"),
+        ):
+            plan = self.plan(query, *parameters)
+            self.assertTrue(plan.startswith("SEARCH content"), plan)
+            self.assertIn(index, plan)
+            self.assertNotIn("SCAN", plan)
+            self.assertNotIn("TEMP B-TREE", plan)
+
+    def steps(self, call: Callable[[Inventory], Deferred[Any]]) -> int:
+        """How many thousands of SQLite's instructions it takes."""
+        count = 0
+
+        def instructions() -> None:
+            nonlocal count
+            count += 1
+
+        database = self.inventory._database
+        database._writer.set_progress_handler(instructions, 1000)
+        try:
+            self.successResultOf(call(self.inventory))
+        finally:
+            database._writer.set_progress_handler(None, 0)
+        return count
+
+    def test_work(self) -> None:
+        """What a call costs does not depend on how much is stored."""
+        last = record(50_000, when=500.0, verified=50_000.0)
+        for call in (
+            lambda inventory: inventory.total(),
+            lambda inventory: inventory.oldest(last, 32),
+            lambda inventory: inventory.due(last, 60_000.0),
+            lambda inventory: inventory.page(last, 32),
+            lambda inventory: inventory.adopt([last]),
+            lambda inventory: inventory.forget([last]),
+            lambda inventory: inventory.verified(last),
+            lambda inventory: inventory.pin(last.digest, True),
+        ):
+            self.assertLess(self.steps(call), 3)
