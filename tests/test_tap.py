@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.application.internet import TimerService
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
@@ -283,6 +284,33 @@ class RunningTests(TestCase):
             await deferLater(reactor, 0.01)
         self.assertEqual(service.house.config.freshness.default, 3600.0)
         self.assertEqual(await self.get(service, "/healthz"), b"ok\n")
+
+    async def test_reload_of_bounds(self) -> None:
+        """The store keeps to the new ones."""
+        service = await self.start("[cache]\nmax_size = '2MiB'")
+        housekeeping = service._foundation.housekeeping
+        self.assertEqual((await housekeeping.stats()).limit, 2 << 20)
+        self.file.write_text(configuration(self.directory, "[cache]\nmax_size = '1MiB'"))
+        service.reload()
+        self.assertEqual((await housekeeping.stats()).limit, 1 << 20)
+
+    async def test_housekeeping(self) -> None:
+        """It begins with the files that are there, and goes on by a timer."""
+        path = Path(self.mktemp()).absolute()
+        blob = path / "cache" / "blobs" / "sha256" / "ab" / "strange"
+        blob.parent.mkdir(parents=True)
+        blob.touch()
+        self.directory = path
+        service = make_service(reactor, loads(configuration(path), "f", data=None), None)
+        service.privilegedStartService()
+        service.startService()
+        self.addCleanup(service.stopService)
+        while blob.exists():
+            await deferLater(reactor, 0.01)
+        self.assertTrue((path / "cache" / "quarantine" / "sha256-ab-strange").exists())
+        calls = [child.call[0] for child in service.services if isinstance(child, TimerService)]
+        assert isinstance(service, ProxyService)
+        self.assertIn(service._foundation.housekeeping.tick, calls)
 
     async def test_reload_of_a_bad_file(self) -> None:
         """It is told of, and the old one goes on."""

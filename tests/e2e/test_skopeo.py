@@ -104,14 +104,7 @@ class SkopeoTests(pulls.PullTests):
         self.publish(host, target)
         self.pull(host, f"{target}:latest", login)
         self.skopeo.pull(f"{OPEN_HOST}/{source}:latest").check()
-        credentials = (
-            ["--dest-no-creds"]
-            if login is None
-            else ["--dest-username", login.user, "--dest-password", login.password]
-        )
-        copied = self.skopeo.copied(f"{OPEN_HOST}/{source}:latest")
-        pushed = f"docker://{host}/{target}:latest"
-        self.skopeo.skopeo("copy", *credentials, f"dir:{copied}", pushed).check()
+        self.skopeo.push(f"{OPEN_HOST}/{source}:latest", f"{host}/{target}:latest", login).check()
         self.skopeo.clear()
         image_id, _ = self.pull(host, f"{target}:latest", login)
         self.assertEqual(image_id, image.image_id)

@@ -268,6 +268,36 @@ class BlobDirectoryTests(SynchronousTestCase):
         self.check_name()
 
 
+class SetAsideTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = disk.BlobDirectory(Path(self.mktemp()))
+        self.directory.prepare()
+        self.path = self.directory.root / "blobs" / "sha256" / "ab" / "file"
+        self.path.parent.mkdir(parents=True)
+        self.path.write_text("damaged")
+        os.utime(self.path, (0, 0))
+
+    def test_moved(self) -> None:
+        """How long it is kept counts from now."""
+        self.assertTrue(self.directory.set_aside(self.path, self.path.stat()))
+        self.assertFalse(self.path.exists())
+        (aside,) = self.directory.quarantine.iterdir()
+        self.assertEqual((aside.name, aside.read_text()), ("sha256-ab-file", "damaged"))
+        self.assertGreater(aside.stat().st_mtime, 0)
+
+    def test_gone(self) -> None:
+        seen = self.path.stat()
+        self.path.unlink()
+        self.assertFalse(self.directory.set_aside(self.path, seen))
+
+    def test_another_one_by_now(self) -> None:
+        seen = self.path.stat()
+        self.path.rename(self.path.with_name("old"))
+        self.path.write_text("right")
+        self.assertFalse(self.directory.set_aside(self.path, seen))
+        self.assertEqual(self.path.read_text(), "right")
+
+
 class ShieldedTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.unwanted: list[int] = []

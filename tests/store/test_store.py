@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from regproxy.interfaces import IBlob
 from regproxy.oci.names import Digest
 from regproxy.store.disk import BlobDirectory
-from regproxy.store.errors import DigestMismatch, IndexFailed, SizeMismatch
+from regproxy.store.errors import DigestMismatch, IndexFailed, SizeMismatch, Stopped
 from regproxy.store.fill import Fill
 from regproxy.store.index import Index
 from regproxy.store.store import ABANDONED, Store, StoredBlob
@@ -224,6 +224,39 @@ class AccessTimeTests(StoreCase):
         self.use(3000.0)
         self.successResultOf(self.store.flush_access_times())
         self.assertEqual(self.index.last_access(DIGEST), 3000.0)
+
+
+class StopTests(StoreCase):
+    def test_transfers_are_left_to_a_later_process(self) -> None:
+        fill = self.begin(size=len(CONTENT))
+        fill.write(0, CONTENT[:4])
+        stopping = ensureDeferred(self.store.stop())
+        self.assertNoResult(stopping)
+        self.workers.all()
+        self.successResultOf(stopping)
+        self.failureResultOf(fill.when_ended(), Stopped)
+        later = Store(self.directory, self.index, self.workers, lambda: self.time)
+        resuming = ensureDeferred(later.resumable(DIGEST))
+        self.workers.all()
+        self.assertEqual(self.successResultOf(resuming), 4)
+
+    def test_commit_is_waited_for(self) -> None:
+        fill = self.begin(size=len(CONTENT))
+        fill.write(0, CONTENT)
+        while not fill.state.verified:
+            self.workers.step()
+        stopping = ensureDeferred(self.store.stop())
+        self.assertNoResult(stopping)
+        self.workers.all()
+        self.successResultOf(stopping)
+        self.assertIsNotNone(self.index.content(DIGEST))
+
+    def test_access_times(self) -> None:
+        self.successResultOf(self.put())
+        self.time = 2000.0
+        self.open().close()
+        self.successResultOf(ensureDeferred(self.store.stop()))
+        self.assertEqual(self.index.last_access(DIGEST), 2000.0)
 
 
 class SweepTests(StoreCase):
