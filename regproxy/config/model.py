@@ -35,6 +35,7 @@ class Auth(StrEnum):
 class Access(StrEnum):
     """Who may read what is stored of a registry."""
 
+    PUBLIC = "public"
     SHARED = "shared"
     VERIFY = "verify"
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from attrs import fields, has
 from cattrs import (
@@ -33,8 +33,6 @@ from regproxy.oci.names import Host
 KeyPath = tuple[str | int, ...]
 Problem = tuple[KeyPath, str]
 
-# What the documentation describes and a later version will know.
-_LATER: Final[Mapping[type[StrEnum], str]] = {Access: "public"}
 _T = TypeVar("_T")
 
 
@@ -224,8 +222,6 @@ def _regex(value: Any) -> re.Pattern[str]:
 def _choice(value: Any, cls: type[StrEnum]) -> StrEnum:
     text = _expect(str, value)
     allowed = " or ".join(f'"{member}"' for member in cls)
-    if text == _LATER.get(cls):
-        raise ValueError(f'"{text}" is not available in this version: expected {allowed}')
     try:
         return cls(text)
     except ValueError:

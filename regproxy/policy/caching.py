@@ -24,6 +24,7 @@ class NoStore(StrEnum):
     UNVERIFIABLE = "unverifiable-media-type"
     TOO_LARGE = "manifest-too-large"
     DISK = "disk-error"
+    PRIVATE = "not-public"
 
 
 # Docker's schema 1; https://distribution.github.io/distribution/spec/deprecated-schema-v1/

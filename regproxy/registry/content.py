@@ -139,17 +139,15 @@ class ContentService:
         media_type = media_type_of(response)
         status = CacheStatus(Forward.MISS, stored=True)
         asks = [(ask, wanted)]
+        if not await self._permissions.may_store(ask, wanted):
+            return await self._pass(asks, response, NoStore.PRIVATE)
         try:
             fill = await self._store.begin(wanted.digest, _whole_length(response))
         except OSError as error:
             self._log.error(
                 "The store takes nothing, content passes uncached: {reason}", reason=str(error)
             )
-            status = CacheStatus(Forward.MISS, detail=NoStore.DISK)
-            if response.code != HTTPStatus.OK:
-                discard(response)
-                return Content(await self._straight(asks), wanted.kind, media_type, status)
-            return Content(self._passing(response, wanted), wanted.kind, media_type, status)
+            return await self._pass(asks, response, NoStore.DISK)
         self._asks[wanted.digest] = asks
         fill.when_ended().addBoth(lambda _: self._asks.pop(wanted.digest, None))
         # The reader is made first: a small body may be whole before start() returns.
@@ -157,6 +155,19 @@ class ContentService:
         fetch = partial(self._fetch_part, asks)
         Transfer(fill, fetch, self._rules, self._limits, self._clock).start(response)
         return self._content(reader, wanted, media_type, status, asks)
+
+    async def _pass(
+        self, asks: list[tuple[Ask, Wanted]], response: IResponse, reason: NoStore
+    ) -> Content:
+        """Answer with content that is kept nowhere."""
+        _, wanted = asks[-1]
+        status = CacheStatus(Forward.MISS, detail=reason)
+        if response.code == HTTPStatus.OK:
+            blob = self._passing(response, wanted)
+        else:
+            discard(response)
+            blob = await self._straight(asks)
+        return Content(blob, wanted.kind, media_type_of(response), status)
 
     def _content(
         self,

@@ -119,6 +119,14 @@ class Permissions:
         )
         return verdict.serve
 
+    async def may_store(self, ask: Ask, wanted: Wanted) -> bool:
+        """Whether *wanted* may be kept for other clients at all."""
+        if ask.section.effective_access is not Access.PUBLIC:
+            return True
+        return await self._visibility.ascertain(
+            wanted.host, wanted.repository, wanted.target, _accept(ask)
+        )
+
     async def _confirm(self, ask: Ask, wanted: Wanted) -> str:
         try:
             response = await ask_for(self._upstream, b"HEAD", ask, wanted)
@@ -148,9 +156,8 @@ class Permissions:
             self._visibility.seen(host, repository, public=True)
         else:
             self._grants.accept(host, repository, ask.login)
-            if ask.section.effective_access is Access.VERIFY:
-                accept = b", ".join(ask.content_headers().getRawHeaders(b"accept", []))
-                self._visibility.find_out(host, repository, wanted.target, accept)
+            if ask.section.effective_access is not Access.SHARED:
+                self._visibility.find_out(host, repository, wanted.target, _accept(ask))
         try:
             await self._index.put_membership(
                 wanted.host, wanted.repository, wanted.digest, media_type
@@ -184,6 +191,10 @@ async def ask_for(
         repository=wanted.repository,
         authorization=ask.authorization,
     )
+
+
+def _accept(ask: Ask) -> bytes:
+    return b", ".join(ask.content_headers().getRawHeaders(b"accept", []))
 
 
 def _ignore(_: object) -> None:

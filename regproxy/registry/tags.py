@@ -309,15 +309,25 @@ class TagService:
         body = await read(
             response, self._limits.manifest_size, self._limits.upstream_idle, self._clock
         )
-        digest = Digest.of(body)
+        wanted = _wanted(question, Digest.of(body))
+        reason = await self._put(question.ask, wanted, body)
+        if reason is not None:
+            blob = MemoryBlob(wanted.digest, body)
+            status = CacheStatus(forward, detail=reason)
+            return Content(blob, Kind.MANIFEST, media_type, status)
+        await self._learn(question, wanted.digest, media_type)
+        return await self._content.answer(question.ask, wanted)
+
+    async def _put(self, ask: Ask, wanted: Wanted, body: bytes) -> NoStore | None:
+        """Store a manifest that is whole; why not, if it is not stored."""
+        if not await self._permissions.may_store(ask, wanted):
+            return NoStore.PRIVATE
         try:
-            await self._store.put(digest, body)
+            await self._store.put(wanted.digest, body)
         except (OSError, StoreError) as error:
             self._log.error("The store takes no manifest: {reason}", reason=str(error))
-            status = CacheStatus(forward, detail=NoStore.DISK)
-            return Content(MemoryBlob(digest, body), Kind.MANIFEST, media_type, status)
-        await self._learn(question, digest, media_type)
-        return await self._content.answer(question.ask, _wanted(question, digest))
+            return NoStore.DISK
+        return None
 
     async def _learn(self, question: _Question, digest: Digest, media_type: str) -> str:
         await self._permissions.learn(question.ask, _wanted(question, digest), media_type)

@@ -77,14 +77,29 @@ class Visibility:
         recording = self._index.put_public(host, repository, self._now() if public else None)
         recording.addErrback(self._not_recorded)
 
+    async def ascertain(
+        self, host: Host, repository: Repository, target: bytes, accept: bytes
+    ) -> bool:
+        """Whether anybody may read *repository*, asking upstream if that is not known.
+
+        What upstream does not answer is taken for private.
+        """
+        if self._is_known(host, repository):
+            return self.is_public(host, repository)
+        try:
+            await self._ask(host, repository, target, accept)
+        except UpstreamError as error:
+            self._remember(host, repository, False, UNKNOWN_LIFETIME)
+            self._log_unknown(host, repository, error.message)
+        return self.is_public(host, repository)
+
     def find_out(self, host: Host, repository: Repository, target: bytes, accept: bytes) -> None:
         """Ask upstream as anybody may, unless that was done lately. Nobody waits for it.
 
         Args:
             target: of an object in the repository.
         """
-        until, _ = self._found.get((host, repository), (0.0, False))
-        if self._clock.seconds() < until or self.is_public(host, repository):
+        if self._is_known(host, repository):
             return
         self._remember(host, repository, False, UNKNOWN_LIFETIME)
         asking: Deferred[None] = ensureDeferred(self._ask(host, repository, target, accept))
@@ -103,6 +118,10 @@ class Visibility:
         if response.code == 200 or (400 <= response.code < 500 and response.code != 429):
             self.seen(host, repository, public=response.code == 200)
 
+    def _is_known(self, host: Host, repository: Repository) -> bool:
+        until, _ = self._found.get((host, repository), (0.0, False))
+        return self._clock.seconds() < until or self.is_public(host, repository)
+
     def _remember(self, host: Host, repository: Repository, public: bool, lifetime: float) -> None:
         self._found[host, repository] = (self._clock.seconds() + lifetime, public)
         self._found.move_to_end((host, repository))
@@ -117,11 +136,14 @@ class Visibility:
     def _failed(self, failure: Failure, host: Host, repository: Repository) -> None:
         # That is an answer, too: not for anybody, or not now.
         failure.trap(UpstreamError)
+        self._log_unknown(host, repository, failure.getErrorMessage())
+
+    def _log_unknown(self, host: Host, repository: Repository, reason: str) -> None:
         self._log.debug(
             "Whether {host}/{repository} is public is not known: {reason}",
             host=str(host),
             repository=str(repository),
-            reason=failure.getErrorMessage(),
+            reason=reason,
         )
 
     def _not_recorded(self, failure: Failure) -> None:

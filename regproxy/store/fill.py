@@ -99,6 +99,8 @@ class Fill:
         self._sources.add(source)
         if self._paused:
             source.pauseProducing()
+        # What an earlier fill left may be all there is.
+        self._work_on()
 
     def detach(self, source: IPushProducer) -> None:
         """*source* produces no more."""

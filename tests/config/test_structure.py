@@ -150,9 +150,8 @@ class ValueTests(SynchronousTestCase):
             "[credentials]\ndocker_config = ''": (
                 "credentials.docker_config[0]: expected a path, found ''"
             ),
-            "[registries.'a.b']\naccess = 'public'": (
-                'registries."a.b".access: "public" is not available in this version:'
-                ' expected "shared" or "verify"'
+            "[registries.'a.b']\naccess = 'all'": (
+                'registries."a.b".access: expected "public" or "shared" or "verify", found \'all\''
             ),
             "registries = []": "registries: expected a table, found a list",
             "registries.a = 1": "registries.a: expected a table, found a number",

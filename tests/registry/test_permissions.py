@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from regproxy.oci.names import Digest
+from regproxy.config.model import Access
+from regproxy.oci.names import Digest, Host
 from regproxy.upstream.errors import UpstreamTimeout, UpstreamUnreachable
 from tests.support.front import OPEN, OTHER, TEAM, WARY, FrontTestCase
 from tests.support.upstream import Reply
@@ -209,3 +211,59 @@ class MembershipTests(FrontTestCase):
         self.get(OTHER, f"/v2/yours/blobs/{DIGEST}")
         files = [path for path in Path(self.root / "blobs").rglob("*") if path.is_file()]
         self.assertEqual(len(files), 1)
+
+
+class PublicOnlyTests(FrontTestCase):
+    """``access = "public"``: what is not for everybody is not stored."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        host = Host.parse(OPEN)
+        section = evolve(self.config.registry(host), access=Access.PUBLIC)
+        self.start(evolve(self.config, registries=self.config.registries | {host: section}))
+        self.target = self.upstream.serve_blob(OPEN, "some/app", BLOB)
+
+    def test_public(self) -> None:
+        """It is found out before the first byte is stored, and anybody gets it then."""
+        self.upstream.public.add(f"{OPEN}/some/app")
+        for login in ALICE, BOB, None:
+            answer = self.get(OPEN, self.target, login)
+            self.assertEqual((answer.status, answer.body, answer.whole), (200, BLOB, True))
+        self.assertAsked(f"GET {OPEN}{self.target}")
+        self.assertEqual(len(self.upstream.asked_anonymously), 1)
+        self.assertTrue(self.stored(BLOB))
+
+    def test_private(self) -> None:
+        """It passes, and each client asks for itself."""
+        for login in ALICE, ALICE, BOB:
+            answer = self.get(OPEN, self.target, login)
+            self.assertEqual((answer.status, answer.body, answer.whole), (200, BLOB, True))
+            self.assertEqual(answer["Cache-Status"], "regproxy; fwd=miss; detail=not-public")
+        self.assertAsked(*[f"GET {OPEN}{self.target}"] * 3)
+        self.assertFalse(self.stored(BLOB))
+
+    def test_private_and_wrong(self) -> None:
+        """What passes is verified as well."""
+        self.upstream.on("GET", OPEN + self.target, Reply(200, {}, BLOB[:-1] + b"!"))
+        answer = self.get(OPEN, self.target, ALICE)
+        self.assertFalse(answer.status == 200 and answer.whole)
+        self.assertNotIn(b"!", answer.body)
+
+    def test_not_known(self) -> None:
+        """When upstream does not say, it is taken for private."""
+        self.upstream.anonymous_failure = UpstreamUnreachable("gone")
+        self.assertEqual(self.get(OPEN, self.target, ALICE).body, BLOB)
+        self.assertFalse(self.stored(BLOB))
+
+    def test_tag(self) -> None:
+        """A manifest, with and without its digest in the answer."""
+        manifest = b'{"schemaVersion": 2}'
+        tag = self.upstream.serve_manifest(OPEN, "some/app", "latest", manifest)
+        self.assertEqual(self.get(OPEN, tag, ALICE).body, manifest)
+        self.upstream.on("GET", OPEN + tag, Reply(200, {}, manifest))
+        self.assertEqual(self.get(OPEN, tag, ALICE).body, manifest)
+        self.assertFalse(self.stored(manifest))
+        self.upstream.public.add(f"{OPEN}/some/app")
+        self.clock.advance(3600)
+        self.assertEqual(self.get(OPEN, tag, ALICE).body, manifest)
+        self.assertTrue(self.stored(manifest))

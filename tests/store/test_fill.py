@@ -285,7 +285,7 @@ class KeepingTests(FillCase):
         opened.write([(0, CONTENT)])
         opened.note(len(CONTENT), Spans([(0, len(CONTENT))]))
         os.close(opened.descriptor)
-        self.fill(CONTENT).announce(len(CONTENT))
+        self.fill(CONTENT).attach(Source())
         self.workers.all()
         self.check_kept(CONTENT)
 
