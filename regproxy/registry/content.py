@@ -52,6 +52,15 @@ from regproxy.upstream.errors import UpstreamBroken, UpstreamError
 
 # Logins that a transfer may go on with.
 MAX_ASKS: Final = 4
+# What a registry says about the content, whether it was asked for all or the rest of it.
+_ANSWERS: Final = (
+    HTTPStatus.OK,
+    HTTPStatus.PARTIAL_CONTENT,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.TOO_MANY_REQUESTS,
+)
 
 
 class ContentService:
@@ -207,7 +216,7 @@ class ContentService:
         return self._passing(response, wanted)
 
     def _passing(self, response: IResponse, wanted: Wanted) -> StraightBlob:
-        return StraightBlob(response, wanted.digest, self._clock, self._limits.upstream_idle)
+        return StraightBlob(response, wanted.digest, self._clock, self._limits)
 
     async def _describe(self, ask: Ask, wanted: Wanted) -> Answer | None:
         """What upstream says to a HEAD; None when it does not answer any."""
@@ -249,8 +258,8 @@ class ContentService:
         response = await ask_for(
             self._upstream, b"GET", ask, wanted, (begun, None) if begun else None
         )
-        if response.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and begun:
-            # What was begun is longer than the content: it was other content.
+        if begun and response.code not in _ANSWERS:
+            # What was begun may be other content, or the registry not know Range.
             discard(response)
             response = await ask_for(self._upstream, b"GET", ask, wanted)
         goes_on = begun and response.code == HTTPStatus.PARTIAL_CONTENT

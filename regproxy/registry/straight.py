@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
+from regproxy.config.model import LimitsSection
 from regproxy.interfaces import IBlob
 from regproxy.oci.names import Digest
 from regproxy.registry.ask import length_of
@@ -31,17 +32,19 @@ class StraightBlob:
 
     Args:
         response: a 200 with all of the content.
-        idle: seconds for which upstream may send nothing.
+        limits: how long upstream may be silent, and how slow it may be.
     """
 
     def __init__(
-        self, response: IResponse, digest: Digest, clock: IReactorTime, idle: float
+        self, response: IResponse, digest: Digest, clock: IReactorTime, limits: LimitsSection
     ) -> None:
         self.digest = digest
         self.size = length_of(response)
         self.verified = False
         self._response = response
-        self._reader = BodyReader(self._receive, clock, idle)
+        self._reader = BodyReader(
+            self._receive, clock, limits.upstream_idle, rate=limits.upstream_rate
+        )
         self._started = False
         self._paused = False
         self._hash = hashlib.new(digest.algorithm)

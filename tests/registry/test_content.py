@@ -210,6 +210,22 @@ class BlobTests(FrontTestCase):
         answer = self.get(OPEN, self.target)
         self.assertEqual((answer.body, answer.whole), (BLOB, True))
 
+    def test_no_ranges(self) -> None:
+        """A registry that refuses to go on is asked for everything."""
+        self.slow()
+        client = self.ask("GET", OPEN, self.target)
+        self.upstream.responses[0].send(BLOB[:1000])
+        self.upstream.on("GET", self.url, UpstreamUnreachable("gone"))
+        self.upstream.responses[0].break_off()
+        self.clock.pump([10] * 10)
+        client.leave()
+        for code in 400, 416, 501:
+            self.upstream.on("GET", self.url, Reply(code), Reply(404))
+            self.assertEqual(self.get(OPEN, self.target).status, 404)
+        self.upstream.on("GET", self.url, Reply(416), Reply(200, {}, BLOB))
+        answer = self.get(OPEN, self.target)
+        self.assertEqual((answer.body, answer.whole), (BLOB, True))
+
     def test_unknown_length(self) -> None:
         """Content without a length is served in chunks."""
         self.upstream.on("GET", self.url, Reply(200, {}, BLOB, -1))

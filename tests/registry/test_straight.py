@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from regproxy.config.model import LimitsSection
 from regproxy.interfaces import IBlob
 from regproxy.oci.names import Digest
 from regproxy.registry.straight import HIGH, FallbackBlob, StraightBlob
@@ -23,6 +24,7 @@ from tests.support.blobs import MemoryBlob
 from tests.support.upstream import FakeResponse, Reply
 
 IDLE = 60.0
+LIMITS = LimitsSection(upstream_idle=IDLE)
 CONTENT = bytes(range(200))
 
 
@@ -50,7 +52,7 @@ class StraightCase(SynchronousTestCase):
     def prepare(self, content: bytes, length: int | None = None) -> None:
         self.clock = Clock()
         self.response = FakeResponse(b"GET", Reply(body=None, length=length))
-        self.straight = StraightBlob(self.response, Digest.of(content), self.clock, IDLE)
+        self.straight = StraightBlob(self.response, Digest.of(content), self.clock, LIMITS)
         self.taker = Taker()
 
     def send(self, blob: IBlob, start: int = 0, end: int | None = None) -> Deferred[None]:
