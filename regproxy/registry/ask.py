@@ -74,7 +74,7 @@ class Content:
     """The bytes are here, or on their way here. Whoever renders it closes the blob.
 
     Attributes:
-        age: seconds since upstream was last asked, for what may change; None otherwise.
+        age: seconds since upstream was asked about a tag, or gave content; None while it comes.
         warning: what the client should know about a late answer.
         straight: gets the same content straight from upstream, should the disk fail.
     """

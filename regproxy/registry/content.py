@@ -17,6 +17,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
+from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
@@ -122,7 +123,8 @@ class ContentService:
         """The content if it is here or arriving, to be closed by the caller."""
         blob = self._store.open(wanted.digest)
         if blob is not None:
-            return self._content(blob, wanted, media_type, status or HIT, [(ask, wanted)])
+            content = self._content(blob, wanted, media_type, status or HIT, [(ask, wanted)])
+            return evolve(content, age=blob.age)
         fill = self._store.filling(wanted.digest)
         if fill is None:
             return None

@@ -81,7 +81,8 @@ class Store:
         self.uses.hold(digest)
         self.uses.touch(digest)
         closed = partial(self.uses.release, digest)
-        return StoredBlob(self._workers, digest, descriptor, stat.st_size, check, closed)
+        age = self._now() - stat.st_mtime
+        return StoredBlob(self._workers, digest, descriptor, stat.st_size, age, check, closed)
 
     def has(self, digest: Digest) -> bool:
         """Whether the whole content is here."""
@@ -198,6 +199,7 @@ class StoredBlob:
     """Whole content, open for reading.
 
     Args:
+        age: seconds since its bytes came.
         check: has to pass before it counts as verified; None: it does.
         closed: called when it is closed.
     """
@@ -208,11 +210,13 @@ class StoredBlob:
         digest: Digest,
         descriptor: disk.Descriptor,
         size: int,
+        age: float,
         check: Check | None,
         closed: Callable[[], None],
     ) -> None:
         self.digest = digest
         self.size: int | None = size
+        self.age = age
         self._length = size
         self._workers = workers
         self._descriptor = descriptor

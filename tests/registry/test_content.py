@@ -45,6 +45,14 @@ class BlobTests(FrontTestCase):
             self.assertTrue(self.stored(BLOB))
         self.assertAsked(f"GET {self.url}")
 
+    def test_age(self) -> None:
+        """Of what is stored, since its bytes came; what is on its way has none."""
+        self.assertIsNone(self.get(OPEN, self.target)["Age"])
+        (file,) = (self.root / "blobs" / "sha256").glob("*/*")
+        # The time of the disk is that of the real clock.
+        self.clock.advance(file.stat().st_mtime - self.now() + 1000)
+        self.assertEqual(self.get(OPEN, self.target)["Age"], "1000")
+
     def test_first_byte(self) -> None:
         """What has come goes out at once, and the last byte only when all are right."""
         self.slow()
