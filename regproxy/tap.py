@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from regproxy.config.load import ConfigError, effective, load
 from regproxy.config.model import Config
+from regproxy.oci.errors import shown
 from regproxy.store.errors import StoreUnusable
 from regproxy.tls.errors import CAError
 from regproxy.wiring import Foundation, House
@@ -29,6 +30,8 @@ from regproxy.wiring import Foundation, House
 FLUSH_INTERVAL: Final = 30.0
 # Seconds between looks at what the store has to evict or verify, besides after each commit.
 HOUSEKEEPING_INTERVAL: Final = 60.0
+# What Twisted raises for a description of an endpoint that it cannot read.
+NO_ENDPOINT: Final = (ValueError, TypeError, LookupError, ImportError, OSError)
 
 
 class Options(usage.Options):
@@ -47,6 +50,7 @@ class Options(usage.Options):
         self.path = None if path is None else Path(path).absolute()
         try:
             self.loaded = load(self.path)
+            check_listeners(self.loaded, self.path)
         except ConfigError as error:
             sys.exit(str(error))
         if self["check"]:
@@ -88,6 +92,29 @@ def listeners(config: Config) -> dict[str, tuple[str, ...]]:
     }
 
 
+def check_listeners(config: Config, path: Path | None) -> None:
+    """See that Twisted knows what *config*, which came from the file at *path*, listens on.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    found = []
+    for way, descriptions in listeners(config).items():
+        for index, description in enumerate(descriptions):
+            if description.removeprefix("haproxy:").startswith("systemd:"):
+                # What it names is there when systemd starts this program, and else not.
+                continue
+            try:
+                serverFromString(None, description)
+            except NO_ENDPOINT as error:
+                found.append(
+                    f'{way}.listen[{index}]: expected an endpoint such as "tcp:3128",'
+                    f" found {shown(description)}: {error}"
+                )
+    if found:
+        raise ConfigError(str(path), found)
+
+
 @implementer(IProtocolFactory)
 class CurrentFactory:
     """A listener's factory that outlives the configuration."""
@@ -126,7 +153,7 @@ class ListenerService(Service):
         """Bind and listen."""
         try:
             endpoint = serverFromString(self._reactor, self._description)
-        except (ValueError, TypeError, ImportError, OSError) as error:
+        except NO_ENDPOINT as error:
             sys.exit(f"{self._description}: not an endpoint that Twisted knows: {error}")
         # Server endpoints bind before they return; a Deferred would swallow SystemExit.
         failures: list[Failure] = []

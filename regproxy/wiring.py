@@ -94,7 +94,7 @@ class Foundation:
         index_pool = ThreadPool(0, 1, "index")
         index = Index(directory.root / "index.sqlite3", ThreadWorkers(reactor, index_pool))
         workers = ThreadWorkers(reactor, disk_pool)
-        store = Store(directory, index, workers, time.time)
+        store = Store(directory, index, workers, reactor, time.time)
         return cls(
             reactor=reactor,
             authority=authority,

@@ -92,6 +92,18 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn(f"{self.file}: cache.maxsize: ", code)
         self.assertNotIn("Traceback", code + output)
 
+    def test_bad_endpoint(self) -> None:
+        """Found before the start, with the file, the key and what is allowed."""
+        self.file.write_text(
+            'data = "/srv"\n[proxy]\nlisten = ["tcp:1", "tcp:http"]\n'
+            '[tls]\nlisten = ["carrier-pigeon:1", "haproxy:systemd:domain=INET:index=0"]'
+        )
+        code, _ = self.exits(lambda: self.parse("--config", str(self.file), "--check"))
+        proxy, tls = code.splitlines()
+        expected = 'expected an endpoint such as "tcp:3128", found '
+        self.assertIn(f"{self.file}: proxy.listen[1]: {expected}'tcp:http'", proxy)
+        self.assertIn(f"{self.file}: tls.listen[0]: {expected}'carrier-pigeon:1'", tls)
+
     def test_no_file(self) -> None:
         code, _ = self.exits(lambda: self.parse("--config", "/nonexistent/regproxy.toml"))
         self.assertIn("/nonexistent/regproxy.toml", code)

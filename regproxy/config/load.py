@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import tomli_w
 from attrs import evolve, fields
 from cattrs import BaseValidationError
+from cryptography.x509 import load_pem_x509_certificates
 
 from regproxy.config.model import (
     Auth,
@@ -220,7 +221,9 @@ def _finish_relay(section: RelaySection) -> RelaySection:
 
 
 def _finish_positive(keys: Iterable[str], section: _Section) -> _Section:
-    _raise_any(((key,), "expected more than 0") for key in keys if not getattr(section, key))
+    _raise_any(
+        ((key,), "expected more than 0, found 0") for key in keys if not getattr(section, key)
+    )
     return section
 
 
@@ -245,7 +248,7 @@ def _finish_registry(read: ReadFile, section: RegistrySection) -> RegistrySectio
         key = "password" if section.password_file is None else "password_file"
         found.append(((key,), "empty"))
     if section.ca_file is not None:
-        _content(read, ("ca_file",), section.ca_file, found)
+        _certificates(read, section.ca_file, found)
     upstream = []
     for index, url in enumerate(section.upstream):
         try:
@@ -321,6 +324,23 @@ def _content(read: ReadFile, key: KeyPath, path: Path, found: list[Problem]) -> 
     except OSError as error:
         found.append((key, f"cannot read {shown(str(path), 200)}: {error.strerror}"))
         return b""
+
+
+def _certificates(read: ReadFile, path: Path, found: list[Problem]) -> None:
+    before = len(found)
+    content = _content(read, ("ca_file",), path, found)
+    if len(found) > before:
+        return
+    try:
+        load_pem_x509_certificates(content)
+    except ValueError:
+        found.append(
+            (
+                ("ca_file",),
+                "expected certificates in PEM form (-----BEGIN CERTIFICATE-----),"
+                f" found none that can be read in {shown(str(path), 200)}",
+            )
+        )
 
 
 def _upstream(text: str, plain_http: bool) -> str:

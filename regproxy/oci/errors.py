@@ -19,7 +19,7 @@ class RegistryError(Exception):
         status: the HTTP status of the answer.
         code: the code of the specification's error body.
         proxy_status: the ``error`` token for Proxy-Status (RFC 9209 section
-            2.3), or None when the request itself is at fault.
+            2.3), or None when it is upstream that says so.
         headers: further header fields of the answer.
     """
 
@@ -48,11 +48,37 @@ def shown(text: str, limit: int = 80) -> str:
     return repr(cut)
 
 
+class InternalError(RegistryError):
+    """A mistake of this program."""
+
+    proxy_status = "proxy_internal_error"
+
+    def __init__(self, message: str = "internal error, see the log of the proxy") -> None:
+        super().__init__(message)
+
+
 class BadRequest(RegistryError):
     """The request is malformed."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "UNSUPPORTED"
+    proxy_status = "http_request_error"
+
+
+class PreconditionFailed(BadRequest):
+    """If-Match names other content (RFC 9110 section 15.5.13)."""
+
+    status = HTTPStatus.PRECONDITION_FAILED
+
+
+class RangeInvalid(BadRequest):
+    """No range begins inside the content (RFC 9110 section 15.5.17).
+
+    The code is one that Docker's registry adds.
+    """
+
+    status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+    code = "RANGE_INVALID"
 
 
 class BodyTimeout(BadRequest):
@@ -127,6 +153,7 @@ class Misdirected(RegistryError):
 
     status = HTTPStatus.MISDIRECTED_REQUEST
     code = "UNSUPPORTED"
+    proxy_status = "http_request_error"
 
 
 class Denied(RegistryError):
@@ -142,6 +169,7 @@ class MethodNotAllowed(RegistryError):
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "UNSUPPORTED"
+    proxy_status = "http_request_denied"
 
 
 class TooManyRequests(RegistryError):
@@ -149,6 +177,7 @@ class TooManyRequests(RegistryError):
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "TOOMANYREQUESTS"
+    proxy_status = "destination_unavailable"
 
 
 class Unavailable(RegistryError):
@@ -156,6 +185,13 @@ class Unavailable(RegistryError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "UNAVAILABLE"
+    proxy_status: str | None = "destination_unavailable"
+
+
+class OwnFailure(Unavailable):
+    """A disk or a file of this proxy's own fails it."""
+
+    proxy_status = "proxy_internal_error"
 
 
 class BadGateway(RegistryError):
@@ -163,6 +199,7 @@ class BadGateway(RegistryError):
 
     status = HTTPStatus.BAD_GATEWAY
     code = "UNAVAILABLE"
+    proxy_status = "http_protocol_error"
 
 
 class GatewayTimeout(RegistryError):
@@ -170,3 +207,4 @@ class GatewayTimeout(RegistryError):
 
     status = HTTPStatus.GATEWAY_TIMEOUT
     code = "UNAVAILABLE"
+    proxy_status = "connection_timeout"

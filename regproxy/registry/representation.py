@@ -8,6 +8,7 @@ from twisted.web.http_headers import Headers
 
 from regproxy.config.model import RegistrySection
 from regproxy.oci.conditional import etag_of, match_failed, none_match
+from regproxy.oci.errors import PreconditionFailed, RangeInvalid
 from regproxy.oci.names import Digest
 from regproxy.oci.ranges import (
     Satisfiable,
@@ -27,6 +28,10 @@ def describe_content(request: StrictRequest, content: Content) -> tuple[int, int
     The bytes are given as start and exclusive end; an end of None is wherever the
     content will turn out to end. A range of content whose length is not known yet is
     ignored, as RFC 9110 section 14.2 allows.
+
+    Raises:
+        PreconditionFailed: the client wants other content.
+        RangeInvalid: it wants a part that is not there.
     """
     blob = content.blob
     etag = _identify(request, content.media_type, blob.digest)
@@ -36,10 +41,9 @@ def describe_content(request: StrictRequest, content: Content) -> tuple[int, int
         request.setHeader(b"Warning", _warning(content.warning))
     fields = request.requestHeaders
     if match_failed(fields.getRawHeaders(b"if-match", []), etag):
-        _without_body(request, HTTPStatus.PRECONDITION_FAILED)
-        return None
+        raise PreconditionFailed(f"this is {blob.digest}, which If-Match does not name")
     if none_match(fields.getRawHeaders(b"if-none-match", []), etag):
-        _without_body(request, HTTPStatus.NOT_MODIFIED)
+        request.setResponseCode(HTTPStatus.NOT_MODIFIED)
         return None
     size = blob.size
     start, end = 0, size
@@ -52,9 +56,9 @@ def describe_content(request: StrictRequest, content: Content) -> tuple[int, int
                     request.setResponseCode(HTTPStatus.PARTIAL_CONTENT)
                     request.setHeader(b"Content-Range", content_range(start, end, size))
                 case Unsatisfiable():
-                    request.setHeader(b"Content-Range", unsatisfied_range(size))
-                    _without_body(request, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
-                    return None
+                    error = RangeInvalid(f"no such range in {size} bytes")
+                    error.headers["Content-Range"] = unsatisfied_range(size).decode()
+                    raise error
                 case _:
                     start, end = 0, size
     if end is not None:
@@ -93,13 +97,6 @@ def _identify(request: StrictRequest, media_type: str, digest: Digest) -> bytes:
     request.setHeader(b"ETag", etag)
     request.setHeader(b"Accept-Ranges", b"bytes")
     return etag
-
-
-def _without_body(request: StrictRequest, status: HTTPStatus) -> None:
-    request.setResponseCode(status)
-    request.responseHeaders.removeHeader(b"content-length")
-    if status is not HTTPStatus.NOT_MODIFIED:
-        request.setHeader(b"Content-Length", b"0")
 
 
 def _warning(text: str) -> bytes:

@@ -18,9 +18,10 @@ from regproxy.oci.errors import (
     BadGateway,
     BadRequest,
     Denied,
+    InternalError,
     Misdirected,
+    OwnFailure,
     RegistryError,
-    Unavailable,
 )
 from regproxy.oci.names import Host
 from regproxy.oci.routes import parse_route
@@ -185,15 +186,17 @@ class RegistryResource(Resource):
             # The client left; its request has been logged with that.
             return
         match failure.value:
+            case RegistryError() as cause:
+                error = cause
             case UpstreamError() as cause:
                 error = answer_to(cause)
             case FillFailed() as cause:
                 error = BadGateway(str(cause))
             case (StoreError() | OSError()) as cause:
-                error = Unavailable(str(cause))
+                error = OwnFailure(str(cause))
             case _:
                 self._log.failure("A request could not be answered", failure)
-                error = RegistryError("internal error, see the log of the proxy")
+                error = InternalError()
         if request.startedWriting:
             request.cut(error.message)
         else:

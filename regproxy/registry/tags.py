@@ -245,6 +245,10 @@ class TagService:
         return evolve(content, age=self._now() - entry.checked_at if age is None else age)
 
     async def _serve_stale(self, question: _Question, entry: TagEntry, reason: str) -> Answer:
+        status = CacheStatus(Forward.STALE, detail="stale-if-error")
+        answer = await self._serve(question, entry, status, None, reason)
+        if not isinstance(answer, Content):
+            return answer
         self._log.warn(
             "{host} failed ({reason}), {repository}:{tag} is answered from the store",
             host=str(question.ask.host),
@@ -252,11 +256,7 @@ class TagService:
             tag=str(question.tag),
             reason=reason,
         )
-        status = CacheStatus(Forward.STALE, detail="stale-if-error")
-        answer = await self._serve(question, entry, status, None, reason)
-        if isinstance(answer, Content):
-            return evolve(answer, warning=f"stored answer, upstream failed: {reason}")
-        return answer
+        return evolve(answer, warning=f"stored answer, upstream failed: {reason}")
 
     # A tag that is new.
 

@@ -21,7 +21,7 @@ from attrs import evolve, frozen
 from regproxy.config.model import Auth, Config
 from regproxy.interfaces import OWN_LOGIN
 from regproxy.oci.challenges import Bearer, ChallengeInvalid, bearer, parse_challenges
-from regproxy.oci.errors import RegistryError, Unavailable
+from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.names import DOCKER_HUB, Host
 from regproxy.oci.routes import (
     BlobRoute,
@@ -83,18 +83,18 @@ class TokenKey:
         """The key.
 
         Raises:
-            Unavailable: the file cannot be read or made, or holds something else.
+            OwnFailure: the file cannot be read or made, or holds something else.
         """
         if self._value is None:
             try:
                 value = self._load_or_create()
             except OSError as error:
-                raise Unavailable(
+                raise OwnFailure(
                     f"{self._file}, the key of this proxy's tokens, cannot be used:"
                     f" {error.strerror}"
                 ) from error
             if len(value) != KEY_SIZE:
-                raise Unavailable(
+                raise OwnFailure(
                     f"{self._file} is no key of {KEY_SIZE} bytes: remove it to have one made"
                 )
             self._value = value

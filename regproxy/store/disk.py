@@ -161,8 +161,10 @@ class BlobDirectory:
             StoreUnusable: it cannot be created or written.
         """
         try:
+            # What is private upstream is not for every user of this machine either.
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for directory in (self.root / "blobs", self.fills, self.quarantine):
-                directory.mkdir(parents=True, exist_ok=True)
+                directory.mkdir(exist_ok=True)
             probe = self.fills / ".probe"
             probe.touch()
             # Another process may be trying the same.

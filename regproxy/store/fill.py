@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -33,6 +33,11 @@ HIGH: Final = 4 << 20
 LOW: Final = 1 << 20
 # One worker call hashes at most this much of what is on disk already.
 HASH_STEP: Final = 8 << 20
+# A crowd of readers that is woken for each piece does little else. From CROWD readers on
+# the news waits, for this many seconds a reader, and comes with more; LULL at most.
+CROWD: Final = 8
+PAUSE: Final = 0.0005
+LULL: Final = 0.1
 # The side-car is written anew after this many bytes: what a kill loses at most.
 SIDE_CAR_STEP: Final = 8 << 20
 
@@ -64,11 +69,15 @@ class Fill:
         self,
         directory: disk.BlobDirectory,
         workers: disk.Workers,
+        clock: IReactorTime,
         record: Recorder,
         digest: Digest,
         partial_file: Partial,
     ) -> None:
         self.digest = digest
+        self._clock = clock
+        self._quiet_until = 0.0
+        self._news: IDelayedCall | None = None
         self.state = FillState(partial_file.size, partial_file.stored)
         self.failure: Failure | None = None
         self.demand: Demand | None = None
@@ -259,7 +268,7 @@ class Fill:
                 if not self._paused:
                     source.resumeProducing()
         self._work_on()
-        self._notify()
+        self._tell()
 
     def _disk_failed(self, failure: Failure) -> None:
         self._working = False
@@ -324,7 +333,20 @@ class Fill:
         for waiter in waiters:
             waiter.callback(None)
 
+    def _tell(self) -> None:
+        """More bytes are readable: wake the readers, a crowd of them only now and then."""
+        left = self._quiet_until - self._clock.seconds()
+        if len(self._changed) < CROWD or left <= 0:
+            self._notify()
+        elif self._news is None:
+            self._news = self._clock.callLater(left, self._notify)
+
     def _notify(self) -> None:
+        if self._news is not None and self._news.active():
+            self._news.cancel()
+        self._news = None
+        pause = min(LULL, len(self._changed) * PAUSE)
+        self._quiet_until = self._clock.seconds() + pause
         waiters, self._changed = self._changed, []
         if self.state.over:
             waiters += self._ended

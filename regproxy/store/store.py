@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -34,6 +35,7 @@ class Store:
         directory: where it is.
         index: its index.
         workers: runs what blocks on the disk; several calls at a time.
+        clock: paces what readers of a transfer are told.
         now: seconds since the epoch.
 
     Attributes:
@@ -51,11 +53,13 @@ class Store:
         directory: disk.BlobDirectory,
         index: Index,
         workers: disk.Workers,
+        clock: IReactorTime,
         now: Callable[[], float],
     ) -> None:
         self.index = index
         self._directory = directory
         self._workers = workers
+        self._clock = clock
         self._now = now
         self._fills: dict[Digest, Fill] = {}
         self.uses = Uses(now)
@@ -113,7 +117,7 @@ class Store:
         except OSError as error:
             self._check_room(error, size)
             raise
-        fill = Fill(self._directory, self._workers, self._record, digest, partial_file)
+        fill = Fill(self._directory, self._workers, self._clock, self._record, digest, partial_file)
         self._fills[digest] = fill
         self.uses.hold(digest)
         fill.when_ended().addCallbacks(lambda _: self.grown(), self._failed, errbackArgs=(fill,))

@@ -227,10 +227,12 @@ class StrictChannel(HTTPChannel):
         self.refused = True
         self._cancel_head_deadline()
         body = error_body(BadRequest.code, reason)
+        proxy_status = f"Proxy-Status: regproxy; error={BadRequest.proxy_status}\r\n"
         self.transport.writeSequence(
             [
                 f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode(),
                 b"Content-Type: application/json\r\nConnection: close\r\n",
+                proxy_status.encode(),
                 f"Content-Length: {len(body)}\r\n\r\n".encode(),
                 body,
             ]

@@ -26,7 +26,13 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
-from regproxy.oci.errors import BadRequest, BodyTimeout, ContentTooLarge, RegistryError
+from regproxy.oci.errors import (
+    BadRequest,
+    BodyTimeout,
+    ContentTooLarge,
+    InternalError,
+    RegistryError,
+)
 from regproxy.oci.names import Host
 from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.channel import StrictChannel
@@ -200,7 +206,7 @@ class StrictRequest(Request):
         if self.startedWriting:
             self.cut("internal error")
         else:
-            self.answer_error(RegistryError("internal error, see the log of the proxy"))
+            self.answer_error(InternalError())
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """Have *producer* paused while the client is behind, but not for ever."""

@@ -41,6 +41,7 @@ from regproxy.config.model import (
 )
 from regproxy.oci.names import DOCKER_HUB, Host
 from tests.oci.strategies import hosts
+from tests.support.certificates import make_ca
 
 DATA = Path("/data")
 PASSWORD = "correct horse"
@@ -92,9 +93,13 @@ ca_file = "/etc/ssl/example-ca.pem"
 relay_private = true
 """
 
+CERTIFICATE = make_ca().certificate_pem
+
 
 def read(path: Path) -> bytes:
-    """Every named file holds the password, as an editor leaves it."""
+    """A PEM file holds a certificate, every other one the password, as an editor leaves it."""
+    if path.suffix == ".pem":
+        return CERTIFICATE
     return f"{PASSWORD}\n".encode()
 
 
@@ -184,8 +189,8 @@ class LoadsTests(SynchronousTestCase):
             "[mirror]\nlisten = ['tcp:5000']": r"^mirror\.listen: not available in this version",
             "[dns]\nlisten = ['x']": r"^dns\.listen: not available in this version$",
             "[relay]\nallow = ['10.0.0.0/8', 'x']": r"^relay\.allow\[1\]: .*found 'x'$",
-            "[cache]\nmax_size = 0": r"^cache\.max_size: expected more than 0$",
-            "[limits]\nconnect = '0s'": r"^limits\.connect: expected more than 0$",
+            "[cache]\nmax_size = 0": r"^cache\.max_size: expected more than 0, found 0$",
+            "[limits]\nconnect = '0s'": r"^limits\.connect: expected more than 0, found 0$",
         }.items():
             (line,) = found(text)
             self.assertRegex(line, pattern)
@@ -248,6 +253,12 @@ class RegistryTests(SynchronousTestCase):
                 read={Path("/p"): content}.__getitem__,
             )
             self.assertEqual(error.problems, (f'registries."a.b".password_file: {message}',))
+
+    def test_no_certificates(self) -> None:
+        """They are needed at the start, not at the first pull."""
+        (problem,) = found("[registries.'a.b']\nca_file='/c'")
+        self.assertIn('registries."a.b".ca_file: expected certificates in PEM form', problem)
+        self.assertIn("found none that can be read in '/c'", problem)
 
     def test_unreadable_files(self) -> None:
         """Files are needed at the start, not at the first pull."""
@@ -413,7 +424,7 @@ _registries = st.builds(
         RegistrySection,
         access=st.sampled_from([None, *Access]),
         push=st.sampled_from(Push),
-        ca_file=st.none() | _paths,
+        ca_file=st.none() | st.just(Path("/ca.pem")),
         insecure=st.booleans(),
         relay_private=st.booleans(),
     ),

@@ -293,8 +293,9 @@ class RenderTests(SynchronousTestCase):
         )
 
     def test_request_at_fault(self) -> None:
-        """Proxy-Status is for what the proxy decides, not for a malformed request."""
-        self.assertNotIn(b"Proxy-Status", render_refusal(BadRequest("malformed")))
+        """RFC 9209 section 2.3.17."""
+        refusal = render_refusal(BadRequest("malformed"))
+        self.assertIn(b"\r\nProxy-Status: regproxy; error=http_request_error\r\n", refusal)
 
     def test_further_fields(self) -> None:
         """Fields that the error brings are sent."""

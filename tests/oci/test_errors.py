@@ -31,6 +31,9 @@ class TableTests(SynchronousTestCase):
             self.assertRegex(error.code, "^[A-Z]+(_[A-Z]+)*$")
             self.assertIn("text", error.message)
             self.assertEqual(str(error), error.message)
+            # RFC 9209: what this proxy says itself, it says that it does.
+            if cls is not RegistryError:
+                self.assertRegex(error.proxy_status or "", "^[a-z]+(_[a-z]+)+$", cls)
 
     def test_headers_are_one_errors_own(self) -> None:
         """A field set on one error is not on the next."""

@@ -115,8 +115,8 @@ class PrivateTests(FrontTestCase):
         self.get(OPEN, self.target, ALICE)
         for failure, token in (
             (UpstreamTimeout("too slow"), "regproxy; error=connection_timeout"),
-            (Reply(500, {}, b"oops"), None),
-            (Reply(204), None),
+            (Reply(500, {}, b"oops"), "regproxy; error=destination_unavailable"),
+            (Reply(204), "regproxy; error=destination_unavailable"),
         ):
             self.upstream.on("HEAD", self.url, failure)
             answer = self.get(OPEN, self.target, BOB)

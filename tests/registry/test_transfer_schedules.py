@@ -158,7 +158,12 @@ class World:
         opened = Partial.open(self.directory.fills, self.digest, size)
         self.left = Spans(opened.stored)
         self.fill = Fill(
-            self.directory, self.workers, lambda *_: succeed(None), self.digest, opened
+            self.directory,
+            self.workers,
+            self.clock,
+            lambda *_: succeed(None),
+            self.digest,
+            opened,
         )
         self.here = Spans(opened.stored)
         self.join(0, None)

@@ -167,6 +167,10 @@ class BlobDirectoryTests(SynchronousTestCase):
         self.directory.prepare()
         self.assertEqual(list(self.directory.fills.iterdir()), [])
 
+    def test_private(self) -> None:
+        """Other users of this machine do not read what is private upstream."""
+        self.assertEqual(self.root.stat().st_mode & 0o777, 0o700)
+
     def test_prepare_while_another_process_does(self) -> None:
         """It may remove the file that shows that files can be made."""
         touch = Path.touch

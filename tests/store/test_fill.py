@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -64,6 +65,7 @@ class FillCase(SynchronousTestCase):
         self.directory = BlobDirectory(root)
         self.directory.prepare()
         self.workers = Later()
+        self.clock = Clock()
         self.recorded: list[tuple[Digest, int]] = []
 
     def record(self, digest: Digest, size: int) -> Deferred[None]:
@@ -74,7 +76,7 @@ class FillCase(SynchronousTestCase):
         """A fill of *content*, *size* bytes announced."""
         digest = Digest.of(content, algorithm)
         opened = Partial.open(self.directory.fills, digest, size)
-        return Fill(self.directory, self.workers, self.record, digest, opened)
+        return Fill(self.directory, self.workers, self.clock, self.record, digest, opened)
 
     def left(self, fill: Fill) -> Spans:
         """What a later fill would go on with."""

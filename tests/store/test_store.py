@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -33,7 +34,7 @@ class StoreCase(SynchronousTestCase):
         self.addCleanup(self.index.close)
         self.workers = Later()
         self.time = 1000.0
-        self.store = Store(self.directory, self.index, self.workers, lambda: self.time)
+        self.store = Store(self.directory, self.index, self.workers, Clock(), lambda: self.time)
 
     def check_closed(self) -> None:
         for directory in (self.root / "blobs", self.directory.fills):
@@ -80,7 +81,7 @@ class StoreTests(StoreCase):
 
     def test_content_outlives_the_process(self) -> None:
         self.successResultOf(self.put())
-        store = Store(self.directory, self.index, self.workers, lambda: self.time)
+        store = Store(self.directory, self.index, self.workers, Clock(), lambda: self.time)
         blob = store.open(DIGEST)
         assert blob is not None
         self.assertTrue(blob.verified)
@@ -235,7 +236,7 @@ class StopTests(StoreCase):
         self.workers.all()
         self.successResultOf(stopping)
         self.failureResultOf(fill.when_ended(), Stopped)
-        later = Store(self.directory, self.index, self.workers, lambda: self.time)
+        later = Store(self.directory, self.index, self.workers, Clock(), lambda: self.time)
         resuming = ensureDeferred(later.resumable(DIGEST))
         self.workers.all()
         self.assertEqual(self.successResultOf(resuming), 4)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.oci.names import Digest
@@ -39,7 +40,7 @@ class CacheCase(SynchronousTestCase):
         self.index.open()
         self.addCleanup(self.index.close)
         self.inventory = self.index.inventory
-        self.store = Store(self.directory, self.index, self.workers, lambda: self.time)
+        self.store = Store(self.directory, self.index, self.workers, Clock(), lambda: self.time)
 
     def other_inventory(self, workers: Workers) -> Inventory:
         """The inventory of the same index over other *workers*."""

@@ -220,7 +220,7 @@ class FrontTestCase(SynchronousTestCase):
         directory.prepare()
         self.index = Index(self.root / "index.sqlite3", self.index_workers())
         self.index.open()
-        self.store = Store(directory, self.index, self.disk_workers(), self.now)
+        self.store = Store(directory, self.index, self.disk_workers(), self.clock, self.now)
         self.grants = Grants(self.clock)
         self.log = _Log()
         self.start(self.config)

@@ -51,6 +51,7 @@ class MalformedTests(ChannelCase):
         self.assertEqual(response.status, status, data)
         self.assertEqual(response.headers["content-type"], "application/json")
         self.assertEqual(response.headers["connection"], "close")
+        self.assertEqual(response.headers["proxy-status"], "regproxy; error=http_request_error")
         (error,) = response.json["errors"]
         self.assertEqual(error["code"], "UNSUPPORTED")
         self.assertTrue(stream.disconnecting or stream.write_closed)

@@ -239,6 +239,11 @@ class ErrorTests(SynchronousTestCase):
 
     def test_client_is_at_fault(self) -> None:
         response = self.answer(lambda request: request.answer_error(BadRequest("no")))
+        self.assertEqual(response.headers["proxy-status"], "regproxy; error=http_request_error")
+
+    def test_upstreams_own_word(self) -> None:
+        """An error without a token is no error of this proxy."""
+        response = self.answer(lambda request: request.answer_error(RegistryError("no")))
         self.assertNotIn("proxy-status", response.headers)
 
     def test_head(self) -> None:
