@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar, Final
 
 from twisted.application.internet import TimerService
@@ -24,7 +25,7 @@ from regproxy.config.model import Config
 from regproxy.oci.errors import shown
 from regproxy.store.errors import StoreUnusable
 from regproxy.tls.errors import CAError
-from regproxy.wiring import Foundation, House
+from regproxy.wiring import Foundation, House, fingerprint
 
 # Seconds between writes of the times of last use: what a kill loses of them.
 FLUSH_INTERVAL: Final = 30.0
@@ -229,9 +230,11 @@ class ProxyService(MultiService):
         """Start everything, and reload on SIGHUP."""
         super().startService()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        self._reactor.callWhenRunning(_stop_once)
         self._log.info(
-            "The CA is {path}/ca.crt; content is kept in {cache}",
+            "The CA is {path}/ca.crt, SHA-256 {fingerprint}; content is kept in {cache}",
             path=str(self.house.config.ca_directory),
+            fingerprint=fingerprint(self._foundation),
             cache=str(self.house.config.cache_directory),
         )
 
@@ -264,6 +267,27 @@ class ProxyService(MultiService):
         self._foundation.housekeeping.follow(config.cache)
         replaced.upstream.close()
         self._log.info("The configuration was reloaded")
+
+
+def _stop_once() -> None:
+    """Have only the first signal stop the reactor.
+
+    timeout(1) and some supervisors signal a process and then its group, and Twisted logs a
+    traceback when it is told to stop while it does.
+    """
+    endings = (signal.SIGTERM, signal.SIGINT)
+    stops = {number: signal.getsignal(number) for number in endings}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in endings:
+            signal.signal(each, signal.SIG_IGN)
+        handler = stops[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number, handler in stops.items():
+        if callable(handler):
+            signal.signal(number, stop)
 
 
 def _fixed(config: Config) -> tuple[object, ...]:

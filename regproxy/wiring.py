@@ -212,12 +212,15 @@ def _tls_policy(section: RegistrySection) -> VerifyingPolicy:
     return VerifyingPolicy(section.ca_file, section.insecure)
 
 
+def fingerprint(foundation: Foundation) -> str:
+    """The SHA-256 fingerprint of the root that clients have to trust, as people compare it."""
+    return foundation.authority.chain[-1].fingerprint(hashes.SHA256()).hex(":").upper()
+
+
 def _facts(foundation: Foundation, config: Config) -> Facts:
-    certificate = foundation.authority.chain[-1]
-    digest = certificate.fingerprint(hashes.SHA256())
     return Facts(
-        fingerprint=digest.hex(":").upper(),
-        not_after=certificate.not_valid_after_utc,
+        fingerprint=fingerprint(foundation),
+        not_after=foundation.authority.chain[-1].not_valid_after_utc,
         version=__version__,
         proxy_port=_port_of(config.proxy.listen),
     )

@@ -204,7 +204,10 @@ def _finish_listening(section: _Listening) -> _Listening:
 
 def _finish_unavailable(section: _Unavailable) -> _Unavailable:
     if section.listen:
-        raise Problems([(("listen",), "not available in this version")])
+        found = ", ".join(map(shown, section.listen))
+        raise Problems(
+            [(("listen",), f"not available in this version: expected [], found {found}")]
+        )
     return section
 
 

@@ -273,6 +273,7 @@ class ContentService:
             self._limits.manifest_size,
         )
         if reason is not None:
+            refuse_unverified(response)
             return Relayed(response, CacheStatus(Forward.MISS, detail=reason))
         await self._permissions.learn(ask, wanted, media_type_of(response))
         return await self._begin(ask, wanted, response)
@@ -284,6 +285,17 @@ def drop(answer: Answer) -> None:
         discard(answer.response)
     elif isinstance(answer, Content):
         answer.blob.close()
+
+
+def refuse_unverified(response: IResponse) -> None:
+    """Raise UpstreamBroken for an answer that may look like content and was not checked.
+
+    A 200 that is not stored is of a kind that cannot be checked. No registry gives content
+    with another 2xx.
+    """
+    if 200 < response.code < 300:
+        discard(response)
+        raise UpstreamBroken(f"upstream answered {response.code} where content was asked for")
 
 
 def _whole_length(response: IResponse) -> int | None:

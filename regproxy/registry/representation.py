@@ -72,6 +72,10 @@ def describe(request: StrictRequest, description: Description) -> None:
         _identify(request, description.media_type, description.digest)
     if description.size is not None:
         request.setHeader(b"Content-Length", b"%d" % description.size)
+    fields = request.requestHeaders.getRawHeaders(b"if-none-match", [])
+    if description.digest is not None and none_match(fields, etag_of(description.digest)):
+        request.setResponseCode(HTTPStatus.NOT_MODIFIED)
+        request.responseHeaders.removeHeader(b"content-length")
 
 
 def local_location(headers: Headers, section: RegistrySection) -> None:

@@ -37,7 +37,7 @@ from regproxy.registry.ask import (
     media_type_of,
 )
 from regproxy.registry.backoff import BackOff
-from regproxy.registry.content import ContentService, drop
+from regproxy.registry.content import ContentService, drop, refuse_unverified
 from regproxy.registry.permissions import NO_HEAD, Permissions
 from regproxy.registry.straight import MemoryBlob
 from regproxy.registry.waiting import Leaders, shielded
@@ -301,6 +301,7 @@ class TagService:
             self._limits.manifest_size,
         )
         if reason is not None:
+            refuse_unverified(response)
             return Relayed(response, CacheStatus(forward, detail=reason))
         digest = _digest_of(response)
         if digest is not None:
@@ -316,7 +317,9 @@ class TagService:
             status = CacheStatus(forward, detail=reason)
             return Content(blob, Kind.MANIFEST, media_type, status)
         await self._learn(question, wanted.digest, media_type)
-        return await self._content.answer(question.ask, wanted)
+        status = CacheStatus(forward, stored=True)
+        content = self._content.hold(question.ask, wanted, media_type, status)
+        return content or await self._content.answer(question.ask, wanted)
 
     async def _put(self, ask: Ask, wanted: Wanted, body: bytes) -> NoStore | None:
         """Store a manifest that is whole; why not, if it is not stored."""

@@ -8,6 +8,7 @@ close both gaps for every site of the appliance.
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any, Final
 
@@ -41,7 +42,7 @@ from regproxy.web.stall import StallWatch
 from regproxy.web.target import TargetForm, parse_target
 
 # What an error keeps of the fields that were set before it.
-_OF_EVERY_ANSWER: Final = frozenset({b"server", b"date", b"connection"})
+_OF_EVERY_ANSWER: Final = frozenset({b"date", b"connection"})
 
 # The body of a GET or HEAD means nothing (RFC 9110 section 9.3.1). Some clients send one.
 MEANINGLESS_BODY: Final = 64 * 1024
@@ -190,7 +191,7 @@ class StrictRequest(Request):
             if name.lower() not in _OF_EVERY_ANSWER:
                 self.responseHeaders.removeHeader(name)
         body = error.body()
-        self.setResponseCode(error.status)
+        self.setResponseCode(error.status, reason_phrase(error))
         self.setHeader(b"Content-Type", b"application/json")
         self.setHeader(b"Content-Length", str(len(body)).encode())
         if error.proxy_status is not None:
@@ -199,6 +200,11 @@ class StrictRequest(Request):
             self.setHeader(field.encode(), value.encode("latin-1", "replace"))
         self.write(body)
         self.finish()
+
+    def render(self, resrc: IResource) -> None:
+        """Have *resrc* answer; a Server field is the origin's or none."""
+        self.responseHeaders.removeHeader(b"server")
+        super().render(resrc)
 
     def processingFailed(self, reason: Failure) -> None:
         """A resource raised: an error like every other, not a page of HTML."""
@@ -311,6 +317,18 @@ def check_head(request: StrictRequest) -> Host | None:
     if form.host is not None and form.host != host:
         raise BadRequest(f"the target is for {form.host}, the Host header field for {host}")
     return host
+
+
+def reason_phrase(error: RegistryError) -> bytes | None:
+    """The reason phrase of an answer to *error*; None for the usual one.
+
+    docker, containerd and podman show no more than the status line of a 5xx: there it says
+    why, in at most 200 printable characters (RFC 9112 section 4).
+    """
+    if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return None
+    phrase = f"{HTTPStatus(error.status).phrase}: {error.message}"[:200]
+    return "".join(each if " " <= each <= "~" else "?" for each in phrase).encode("ascii")
 
 
 def client_of(request: Request) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 
 from tests.support import images
@@ -54,6 +56,16 @@ class LifeTests(EndToEndTestCase):
     def test_crash(self) -> None:
         """After SIGKILL."""
         self.check_new_process(crash=True)
+
+    def test_stopped_twice(self) -> None:
+        """A second signal on the heels of the first changes nothing, and is no error."""
+        proxy, _ = self.start_proxy({})
+        for _ in range(5):
+            os.kill(proxy.process.pid, signal.SIGTERM)
+        # twistd ends by the signal that stopped it, when all is put away.
+        self.assertEqual(proxy.process.wait(), -signal.SIGTERM)
+        self.assertIn("Server Shut Down", proxy.process.read_log())
+        self.assertNotIn("Traceback", proxy.process.read_log())
 
     def check_upstream_gone(
         self, registry: Registry, tokens: TokenServer | None = None, **login: Value

@@ -38,7 +38,7 @@ MiB: Final = 1 << 20
 
 # Fields that are about one exchange and those who take part in it (RFC 9110, sections 6.6.1, 7.6.1
 # and 10.2.4), and the one in which the proxy tells what it did.
-_OF_EXCHANGE: Final = frozenset({"date", "connection", "keep-alive", "server", "cache-status"})
+_OF_EXCHANGE: Final = frozenset({"date", "connection", "keep-alive", "cache-status"})
 
 AnyClient = TypeVar("AnyClient", bound=Client)
 AnyServer = TypeVar("AnyServer", TokenServer, Registry, FaultyUpstream)

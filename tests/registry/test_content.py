@@ -218,6 +218,14 @@ class BlobTests(FrontTestCase):
         answer = self.get(OPEN, self.target)
         self.assertEqual((answer.body, answer.whole), (BLOB, True))
 
+    def test_not_quite_content(self) -> None:
+        """What may look like content and was not checked is none."""
+        headers = {"Content-Range": f"bytes 0-{len(BLOB) - 1}/{len(BLOB)}"}
+        for code in 203, 204, 206:
+            self.upstream.on("GET", self.url, Reply(code, headers, BLOB if code != 204 else b""))
+            answer = self.get(OPEN, self.target)
+            self.assertEqual((answer.status, answer.error["code"]), (502, "UNAVAILABLE"))
+
     def test_no_ranges(self) -> None:
         """A registry that refuses to go on is asked for everything."""
         self.slow()

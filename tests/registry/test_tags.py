@@ -101,6 +101,11 @@ class PullTests(TagTestCase):
         self.assertIsOne(self.get(OPEN, self.target))
         self.assertAsked(f"HEAD {self.url}")
 
+    def test_cold_head_of_what_the_client_has(self) -> None:
+        tag = f'"{digest(ONE)}"'
+        answer = self.head(OPEN, self.target, If_None_Match=tag)
+        self.assertEqual((answer.status, answer["ETag"]), (304, tag))
+
     def test_cold_head(self) -> None:
         """A HEAD is never made a GET."""
         for _ in range(2):
@@ -421,9 +426,12 @@ class WithoutHeadTests(TagTestCase):
             self.assertIn(f"GET {self.url}", self.upstream.questions())
 
     def test_moved(self) -> None:
-        self.get(OPEN, self.target)
+        answer = self.get(OPEN, self.target)
+        self.assertEqual(answer["Cache-Status"], "regproxy; fwd=miss; stored")
         self.upstream.on("GET", self.url, Reply(200, self.HEADERS, TWO))
-        self.assertEqual(self.get(OPEN, self.target).body, TWO)
+        answer = self.get(OPEN, self.target)
+        self.assertEqual(answer["Cache-Status"], "regproxy; fwd=stale; stored")
+        self.assertEqual(answer.body, TWO)
 
     def test_tried_again(self) -> None:
         """After an hour: it may have been another page that answered."""

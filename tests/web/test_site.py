@@ -16,10 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from regproxy.oci.errors import BadRequest, Denied, RegistryError
+from regproxy.oci.errors import BadGateway, BadRequest, Denied, RegistryError
 from regproxy.oci.names import Host
 from regproxy.web.sender import send
-from regproxy.web.site import MEANINGLESS_BODY, Entry, StrictRequest
+from regproxy.web.site import MEANINGLESS_BODY, Entry, StrictRequest, reason_phrase
 from tests.support.blobs import MemoryBlob
 from tests.support.certificates import make_leaf
 from tests.support.sites import LIMITS, House, Response, responses
@@ -263,9 +263,17 @@ class ErrorTests(SynchronousTestCase):
 
         response = self.answer(answer)
         self.assertEqual(response.status, 500)
-        self.assertEqual(
-            set(response.headers), {"server", "date", "content-type", "content-length"}
-        )
+        self.assertEqual(set(response.headers), {"date", "content-type", "content-length"})
+
+    def test_reason_phrase(self) -> None:
+        """A 5xx says why in its status line, in printable ASCII and not for ever."""
+        for message, phrase in {
+            "upstream is down": b"Bad Gateway: upstream is down",
+            "a\r\nX: é": b"Bad Gateway: a??X: ?",
+            "x" * 500: b"Bad Gateway: " + b"x" * 187,
+        }.items():
+            self.assertEqual(reason_phrase(BadGateway(message)), phrase)
+        self.assertIsNone(reason_phrase(BadRequest("no")))
 
     def test_client_is_gone(self) -> None:
         waiting: list[StrictRequest] = []
