@@ -40,7 +40,8 @@ from regproxy.registry.backoff import BackOff
 from regproxy.registry.content import ContentService, drop, refuse_unverified
 from regproxy.registry.permissions import NO_HEAD, Permissions
 from regproxy.registry.straight import MemoryBlob
-from regproxy.registry.waiting import Leaders, shielded
+from regproxy.registry.waiting import Leaders
+from regproxy.store.disk import shielded
 from regproxy.store.errors import StoreError
 from regproxy.store.index import TagEntry, TagKey
 from regproxy.store.store import Store

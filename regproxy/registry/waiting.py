@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
 
+from regproxy.store.disk import shielded
+
 T = TypeVar("T")
 
 
@@ -41,21 +43,3 @@ class Leaders:
             return result
 
         return await shielded(ensureDeferred(work).addBoth(over), unwanted)
-
-
-def shielded(work: Deferred[T], unwanted: Callable[[T], None]) -> Deferred[T]:
-    """The result of *work*, which goes on when the returned Deferred is cancelled.
-
-    Its result is given to *unwanted* then, and its failure is dropped: it was the
-    answer to a question that nobody asks any more.
-    """
-    waiter: Deferred[T] = Deferred()
-
-    def deliver(result: T) -> None:
-        if waiter.called:
-            unwanted(result)
-        else:
-            waiter.callback(result)
-
-    work.addCallbacks(deliver, lambda failure: None if waiter.called else waiter.errback(failure))
-    return waiter

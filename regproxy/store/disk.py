@@ -59,8 +59,8 @@ class ThreadWorkers:
 def shielded(work: Deferred[T], unwanted: Callable[[T], object]) -> Deferred[T]:
     """The result of *work*, which goes on when the returned Deferred is cancelled.
 
-    A worker thread cannot be stopped: what it brings too late is given to *unwanted*,
-    and how it failed is of no interest any more.
+    A worker thread cannot be stopped, and a transfer belongs to nobody: what comes too late is
+    given to *unwanted*, and how it failed is of no interest any more.
     """
     waiter: Deferred[T] = Deferred()
     work.addCallbacks(

@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.registry.waiting import Leaders, shielded
+from regproxy.registry.waiting import Leaders
 
 
 class LeadersTests(SynchronousTestCase):
@@ -73,26 +73,3 @@ class LeadersTests(SynchronousTestCase):
         self.work.callback("result")
         self.assertEqual(self.successResultOf(self.lead()), "result")
         self.assertNotIn("key", self.leaders)
-
-
-class ShieldedTests(SynchronousTestCase):
-    """shielded"""
-
-    def test_passes_on(self) -> None:
-        work: Deferred[int] = Deferred()
-        waiter = shielded(work, lambda _: self.fail())
-        self.assertNoResult(waiter)
-        work.callback(1)
-        self.assertEqual(self.successResultOf(waiter), 1)
-
-    def test_cancelled(self) -> None:
-        """The work is not."""
-        cancelled: list[object] = []
-        unwanted: list[int] = []
-        work: Deferred[int] = Deferred(cancelled.append)
-        waiter = shielded(work, unwanted.append)
-        waiter.cancel()
-        self.failureResultOf(waiter, CancelledError)
-        self.assertEqual(cancelled, [])
-        work.callback(1)
-        self.assertEqual(unwanted, [1])
