@@ -549,7 +549,7 @@ class EffectiveTests(SynchronousTestCase):
     """effective"""
 
     @given(_configs)
-    @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50, deadline=None)
+    @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50)
     def test_round_trip(self, config: Config) -> None:
         """It is a configuration file that means the same, and what it gives is stable."""
         text = effective(config)

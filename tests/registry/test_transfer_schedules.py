@@ -386,7 +386,7 @@ class AnswersTests(ScheduleCase):
 class ScheduleTests(ScheduleCase):
     """Random schedules."""
 
-    @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
     @given(st.data())
     def test_every_order(self, data: st.DataObject) -> None:
         size = data.draw(st.integers(1, 90))

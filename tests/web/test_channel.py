@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -159,7 +159,6 @@ REQUESTS = [
 class SplitTests(SynchronousTestCase):
     """TCP knows no messages: where a stream is cut changes nothing."""
 
-    @settings(deadline=None)
     @given(st.lists(st.sampled_from(REQUESTS), max_size=5), st.data())
     def test_every_split(self, requests: list[tuple[bytes, int]], data: st.DataObject) -> None:
         stream = b"".join(text for text, _ in requests)
