@@ -11,14 +11,8 @@ from attrs import frozen
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
-OCI_ARTIFACT: Final = "application/vnd.oci.artifact.manifest.v1+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
-
-INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
-# Docker's schema 1 is not here: the digest of a signed one is not that of its bytes,
-# so it cannot be verified and is never stored.
-MANIFESTS: Final = INDEXES | {OCI_MANIFEST, OCI_ARTIFACT, DOCKER_MANIFEST}
 
 #: What this proxy accepts when it asks for itself: an index before one of its manifests.
 DEFAULT_ACCEPT: Final = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
@@ -39,16 +33,6 @@ class _MediaRange:
     def __str__(self) -> str:
         quality = () if self.quality == 1 else (f"q={self.quality:g}",)
         return ";".join((self.name, *self.parameters, *quality))
-
-
-def is_manifest(media_type: str) -> bool:
-    """Whether this is the type of a manifest or an index that can be verified."""
-    return _essence(media_type) in MANIFESTS
-
-
-def is_index(media_type: str) -> bool:
-    """Whether this is the type of an index: a manifest that lists others."""
-    return _essence(media_type) in INDEXES
 
 
 def normalise_accept(values: Sequence[bytes]) -> str:

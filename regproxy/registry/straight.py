@@ -8,6 +8,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
@@ -135,6 +136,8 @@ class FallbackBlob:
         end: where the reader will stop; None is the content's end.
     """
 
+    _log = Logger()
+
     def __init__(
         self, blob: IBlob, straight: Callable[[], Awaitable[IBlob]], end: int | None
     ) -> None:
@@ -178,10 +181,16 @@ class FallbackBlob:
     async def _read(self, offset: int, length: int) -> bytes:
         try:
             data = await self._blob.read(offset, length)
-        except (OSError, DiskFailed):
-            data = b""
+            reason = f"it ends at {offset}"
+        except (OSError, DiskFailed) as error:
+            data, reason = b"", str(error)
         if data:
             return data
+        self._log.error(
+            "The disk does not give {digest}, the rest comes from upstream: {reason}",
+            digest=str(self.digest),
+            reason=reason,
+        )
         await self._change_over()
         while not (ready := self._ready(offset, length)) and not self.verified:
             await self._blob.when_readable(offset, self._end)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.oci.media_types import MANIFESTS, OCI_MANIFEST
+from regproxy.oci.media_types import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+)
 from regproxy.policy.caching import HIT, CacheStatus, Forward, Kind, NoStore, why_not_stored
 
 LIMIT = 4 << 20
@@ -22,7 +27,8 @@ class WhyNotStoredTests(SynchronousTestCase):
 
     def test_manifests(self) -> None:
         """Those that can be verified, and others that are not known not to be."""
-        for media_type in *MANIFESTS, "application/json", "application/octet-stream", "x/y; z=1":
+        known = OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST
+        for media_type in *known, "application/json", "application/octet-stream", "x/y; z=1":
             self.assertIsNone(why_not_stored(Kind.MANIFEST, 200, media_type, 1, LIMIT))
 
     def test_schema_1(self) -> None:
