@@ -1,5 +1,5 @@
 # run, test, lint and docs each set up what they need, in .venv; a second call finds
-# it there. Only e2e-deps changes anything outside the checkout.
+# it there. Only e2e-deps and bench-deps change anything outside the checkout.
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3))
 VENV := .venv
@@ -9,17 +9,21 @@ BIN := $(VENV)/bin
 CONFIG ?= run/regproxy.toml
 # The tests of "make test": any names that trial takes.
 TESTS ?= tests
+# What "make bench" runs: all, or names of modules in bench/cases/.
+CASES ?=
 
-.PHONY: help run test soak lint docs e2e-deps clean
+.PHONY: help run test soak bench lint docs e2e-deps bench-deps clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make run       start the proxy in the foreground [CONFIG=file]'
 	@echo 'make test      run the tests [TESTS=tests.oci]'
 	@echo 'make soak      run the tests that take minutes: herds, hundreds of kills; with figures'
+	@echo 'make bench     measure beside nginx and others; takes minutes [CASES="warm_tls herd"]'
 	@echo 'make lint      check style, types, floors and news fragments'
 	@echo 'make docs      build the documentation into docs/_build/html'
 	@echo 'make e2e-deps  install the programs of the end-to-end tests (Debian, root)'
+	@echo 'make bench-deps  install the programs of "make bench" (Debian, root)'
 	@echo 'make clean     remove .venv and what was built; run/ stays'
 
 run: $(VENV)/.has-run $(CONFIG)
@@ -30,6 +34,9 @@ test: $(VENV)/.has-test
 
 soak: $(VENV)/.has-test
 	$(BIN)/python -m tests.run tests.faults.soak
+
+bench: $(VENV)/.has-bench
+	$(BIN)/python -m bench $(CASES)
 
 lint: $(VENV)/.has-lint
 	$(BIN)/ruff check
@@ -48,12 +55,16 @@ e2e-deps:
 	apt-get update
 	apt-get install --yes --no-install-recommends \
 	    apache2-utils ca-certificates conmon containerd crun curl docker-registry \
-	    docker.io iptables openssl podman python3-venv runc skopeo
+	    docker.io iptables nginx openssl podman python3-venv runc skopeo
+
+bench-deps: export DEBIAN_FRONTEND := noninteractive
+bench-deps: e2e-deps
+	apt-get install --yes --no-install-recommends squid-openssl
 
 clean:
 	rm -rf $(VENV) build dist docs/_build _trial_temp* .hypothesis \
 	    .mypy_cache .ruff_cache .import_linter_cache *.egg-info twisted/plugins/dropin.cache
-	find regproxy tests twisted docs -name __pycache__ -prune -exec rm -rf {} +
+	find bench regproxy tests twisted docs -name __pycache__ -prune -exec rm -rf {} +
 
 # pip comes last into a virtual environment: where it is, the rest is complete.
 $(BIN)/pip:
@@ -62,6 +73,7 @@ $(BIN)/pip:
 # The extras behind each target; "make run" needs none.
 extras-run :=
 extras-test := [test]
+extras-bench := [bench,test]
 extras-lint := [lint,test,docs]
 extras-docs := [docs]
 

@@ -61,19 +61,20 @@ class Proxy:
         self.data = directory / "data"
         self.config = directory / "regproxy.toml"
         self.ca_file = directory / "proxy-ca.pem"
-        self._port = free_port()
+        #: Of its ``[proxy]`` listener.
+        self.port = free_port()
         self.configure(tables)
         self.start()
 
     @property
     def url(self) -> str:
         """What HTTPS_PROXY is set to."""
-        return f"http://{ADDRESS}:{self._port}"
+        return f"http://{ADDRESS}:{self.port}"
 
     def configure(self, tables: Tables) -> None:
         """Write the file anew. The running process does not look at it by itself."""
         listeners: dict[str, dict[str, Value]] = {
-            "proxy": {"listen": [f"tcp:{self._port}:interface={ADDRESS}"]},
+            "proxy": {"listen": [f"tcp:{self.port}:interface={ADDRESS}"]},
             "management": {"listen": []},
         }
         self.config.write_text(toml(self.data, listeners | dict(tables)))
@@ -99,7 +100,7 @@ class Proxy:
         """Ask the registry *host* for *target*, as a client does: CONNECT, TLS, one request."""
         name, _, port = host.partition(":")
         context = ssl.create_default_context(cafile=str(self.ca_file))
-        connection = http.client.HTTPSConnection(ADDRESS, self._port, timeout=30, context=context)
+        connection = http.client.HTTPSConnection(ADDRESS, self.port, timeout=30, context=context)
         connection.set_tunnel(name, int(port or 443))
         connection.request(method, target, headers=dict(headers))
         response = connection.getresponse()
@@ -109,7 +110,7 @@ class Proxy:
 
     def exchange(self, sent: bytes) -> Answer | None:
         """What the proxy's port answers to raw bytes; None when it hangs up instead."""
-        with socket.create_connection((ADDRESS, self._port), timeout=30) as connection:
+        with socket.create_connection((ADDRESS, self.port), timeout=30) as connection:
             try:
                 connection.sendall(sent)
                 response = http.client.HTTPResponse(connection)

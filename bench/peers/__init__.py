@@ -1,0 +1,1 @@
+"""The servers that are measured, each a context manager that yields a running one."""
