@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pstats
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench.setting import FULL, TINY, Setting
 
 # Medians of fewer say little.
 _RUNS = 5
+_PROFILE_LINES = 40
 
 
 def main() -> int:
@@ -24,6 +26,7 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--runs", type=int, default=_RUNS, help="of each contestant")
     parser.add_argument("--tiny", action="store_true", help="small sizes: does it work?")
+    parser.add_argument("--profile", action="store_true", help="show where regproxy's time goes")
     options = parser.parse_args()
     unknown = [name for name in options.cases if name not in CASES]
     if unknown:
@@ -33,8 +36,12 @@ def main() -> int:
     os.sched_setaffinity(0, {cores.client})
     for name in options.cases or CASES:
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            setting = Setting(Path(directory), TINY if options.tiny else FULL, cores)
+            profile = Path(directory, "profile") if options.profile else None
+            scale = TINY if options.tiny else FULL
+            setting = Setting(Path(directory), scale, cores, profile)
             samples = cases.run(CASES[name], setting, options.runs)
+            if profile is not None:
+                pstats.Stats(str(profile)).sort_stats("tottime").print_stats(_PROFILE_LINES)
         print(*table.lines(CASES[name], samples), "", sep="\n", flush=True)
     return 0
 

@@ -92,11 +92,13 @@ class Setting:
     Attributes:
         directory: for everything that is written.
         cores: None to leave it to the kernel what runs where.
+        profile: where regproxy leaves a profile of its reactor's thread, which makes it slower.
     """
 
     directory: Path
     scale: Scale = FULL
     cores: Cores | None = None
+    profile: Path | None = None
 
     def subdirectory(self, name: str) -> Path:
         """The directory *name*, which is made if need be."""

@@ -29,7 +29,11 @@ class _Pinned(Proxy):
         super().__init__(setting.subdirectory("regproxy"), tables)
 
     def arguments(self) -> list[str]:
-        return self._setting.pinned(super().arguments())
+        program, *arguments = super().arguments()
+        if self._setting.profile is not None:
+            options = ["--savestats", "--profiler=cprofile", f"--profile={self._setting.profile}"]
+            arguments = options + arguments
+        return self._setting.pinned([program, *arguments])
 
 
 @contextmanager
