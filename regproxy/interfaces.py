@@ -48,6 +48,18 @@ class IBlob(Interface):
         Fails with OSError when the disk does.
         """
 
+    def read_into(buffer: memoryview, offset: int) -> int:
+        """Fill *buffer* from *offset* on, within what is readable, if that needs no waiting.
+
+        How many bytes; 0 does not say why: ``read`` will tell.
+        """
+
+    def file() -> int | None:
+        """An open file that has the content, at the same offsets, up to what is readable.
+
+        It stays open until this is closed. None: there is none.
+        """
+
     def close() -> None:
         """Let go of it. Nothing may be read afterwards."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 
 from twisted.internet.defer import CancelledError, ensureDeferred
@@ -149,7 +150,9 @@ class RegistryResource(Resource):
                     request.write(b"")
                 if content.straight is not None:
                     blob = FallbackBlob(blob, content.straight, span[1])
-                await send(request, blob, *span)
+                start, end = span
+                length = 0 if end is None else end - start
+                await send(partial(request.outlet, length), blob, start, end)
         finally:
             blob.close()
         request.finish()

@@ -86,6 +86,13 @@ class StraightBlob:
             self._reader.resumeProducing()
         return succeed(data)
 
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+        return 0
+
+    def file(self) -> None:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+
     def close(self) -> None:
         """Let go of it, and of the upstream if it is not done."""
         if self._started:
@@ -168,6 +175,14 @@ class FallbackBlob:
         """See :class:`~regproxy.interfaces.IBlob`."""
         return ensureDeferred(self._read(offset, length))
 
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+        return self._blob.read_into(buffer, offset)
+
+    def file(self) -> int | None:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+        return self._blob.file()
+
     def close(self) -> None:
         """Let go of it."""
         self._blob.close()
@@ -230,6 +245,13 @@ class MemoryBlob:
     def read(self, offset: int, length: int) -> Deferred[bytes]:
         """See :class:`~regproxy.interfaces.IBlob`."""
         return succeed(self._content[offset : offset + length])
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+        return 0
+
+    def file(self) -> None:
+        """See :class:`~regproxy.interfaces.IBlob`."""
 
     def close(self) -> None:
         """There is nothing to let go of."""

@@ -103,6 +103,20 @@ class Descriptor:
             os.close(number)
 
 
+def read_into(descriptor: Descriptor, buffer: memoryview, offset: int) -> int:
+    """Fill *buffer* from *offset* on, as far as the page cache can; how many bytes.
+
+    Raises:
+        OSError: the disk does not give them.
+    """
+    try:
+        return os.preadv(descriptor.number, [buffer], offset, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno not in _WOULD_WAIT:
+            raise
+        return 0
+
+
 def read(workers: Workers, descriptor: Descriptor, length: int, offset: int) -> Deferred[bytes]:
     """Up to *length* bytes at *offset*: at once from the page cache, else by a worker.
 
@@ -111,11 +125,9 @@ def read(workers: Workers, descriptor: Descriptor, length: int, offset: int) -> 
     """
     buffer = bytearray(length)
     try:
-        got = os.preadv(descriptor.number, [buffer], offset, os.RWF_NOWAIT)
+        got = read_into(descriptor, memoryview(buffer), offset)
     except OSError as error:
-        if error.errno not in _WOULD_WAIT:
-            return fail(error)
-        got = 0
+        return fail(error)
     if got:
         del buffer[got:]
         return succeed(bytes(buffer))

@@ -395,10 +395,27 @@ class FillReader:
         """See :class:`~regproxy.interfaces.IBlob`."""
         return disk.read(self._workers, self._descriptor, length, offset).addCallback(self._checked)
 
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+        if self._lost:
+            return 0
+        try:
+            return disk.read_into(self._descriptor, buffer, offset)
+        except OSError:
+            return 0
+
+    def file(self) -> int | None:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+        return None if self._lost else self._descriptor.number
+
+    @property
+    def _lost(self) -> bool:
+        # Its file may be cut off.
+        return self._fill.failure is not None and not self.verified
+
     def _checked(self, data: bytes) -> bytes | Failure:
-        # It may have failed under the read, and its file be cut off.
-        failure = self._fill.failure
-        return data if failure is None or self.verified else failure
+        # It may have failed under the read.
+        return self._fill.failure if self._lost and self._fill.failure is not None else data
 
     def close(self) -> None:
         """Let go of it."""

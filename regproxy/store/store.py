@@ -246,6 +246,17 @@ class StoredBlob:
         reading = disk.read(self._workers, self._descriptor, length, offset)
         return reading if self.verified else reading.addBoth(self._unverified)
 
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+        try:
+            return disk.read_into(self._descriptor, buffer, offset)
+        except OSError:
+            return 0
+
+    def file(self) -> int:
+        """See :class:`~regproxy.interfaces.IBlob`."""
+        return self._descriptor.number
+
     def close(self) -> None:
         """Let go of it."""
         if self._open:

@@ -159,6 +159,14 @@ class StrictChannel(HTTPChannel):
         self.behind = False
         super().resumeProducing()
 
+    def divert(self) -> None:
+        """Leave the transport to another producer, until :meth:`rejoin`."""
+        self.transport.unregisterProducer()
+
+    def rejoin(self) -> None:
+        """Be the transport's producer again."""
+        self.transport.registerProducer(self, True)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         self._cancel_head_deadline()

@@ -37,7 +37,9 @@ from regproxy.oci.errors import (
 from regproxy.oci.names import Host
 from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.channel import StrictChannel
+from regproxy.web.direct import direct
 from regproxy.web.request_body import RequestBody
+from regproxy.web.sender import Buffered, Outlet
 from regproxy.web.stall import StallWatch
 from regproxy.web.target import TargetForm, parse_target
 
@@ -46,6 +48,9 @@ _OF_EVERY_ANSWER: Final = frozenset({b"date", b"connection"})
 
 # The body of a GET or HEAD means nothing (RFC 9110 section 9.3.1). Some clients send one.
 MEANINGLESS_BODY: Final = 64 * 1024
+
+# Setting up the direct way costs more than it saves for a shorter body.
+DIRECT_FROM: Final = 64 * 1024
 
 # nginx's name for "the client closed the connection"; there is no standard one.
 CLIENT_LEFT: Final = 499
@@ -219,11 +224,22 @@ class StrictRequest(Request):
         if self.over:
             producer.stopProducing()
             return
-        self._stall = StallWatch(producer, self.site.clock, self.site.limits.stall, self._stalled)
+        self._stall = self.stall_watch(producer)
         super().registerProducer(self._stall, streaming)
         if self.channel.behind:
             # With an earlier answer. TLS tells of it once, not at every write.
             self._stall.pauseProducing()
+
+    def stall_watch(self, producer: IPushProducer) -> StallWatch:
+        """Cuts this answer off when its client keeps *producer* waiting for too long."""
+        return StallWatch(producer, self.site.clock, self.site.limits.stall, self._stalled)
+
+    def outlet(self, length: int) -> Outlet:
+        """Where a body of *length* bytes goes, 0 when that is not known; the head goes first."""
+        self.write(b"")
+        channel = self.channel
+        long = length >= DIRECT_FROM and not (self.over or self.chunked or channel.behind)
+        return (direct(self) if long else None) or Buffered(self)
 
     def unregisterProducer(self) -> None:
         """The body is over."""

@@ -19,7 +19,7 @@ from regproxy.registry.straight import HIGH, FallbackBlob, StraightBlob
 from regproxy.store.errors import DigestMismatch, DiskFailed
 from regproxy.upstream.errors import BodyIncomplete, UpstreamBroken, UpstreamTimeout
 from regproxy.web import sender
-from regproxy.web.sender import send
+from regproxy.web.sender import Buffered, send
 from tests.support.blobs import MemoryBlob
 from tests.support.upstream import FakeResponse, Reply
 
@@ -56,7 +56,7 @@ class StraightCase(SynchronousTestCase):
         self.taker = Taker()
 
     def send(self, blob: IBlob, start: int = 0, end: int | None = None) -> Deferred[None]:
-        return ensureDeferred(send(self.taker, blob, start, end))
+        return ensureDeferred(send(lambda: Buffered(self.taker), blob, start, end))
 
     def check_over(self) -> None:
         self.straight.close()
@@ -141,9 +141,10 @@ class StraightBlobTests(StraightCase):
         content = bytes(3 * HIGH)
         self.prepare(content)
         sending = self.send(self.straight, 0, len(content))
+        self.response.send(content[:65536])
         assert self.taker.producer is not None
         self.taker.producer.pauseProducing()
-        for start in range(0, len(content), 65536):
+        for start in range(65536, len(content), 65536):
             self.response.send(content[start : start + 65536])
         self.assertTrue(self.response.paused)
         self.clock.advance(2 * IDLE)

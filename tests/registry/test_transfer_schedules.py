@@ -30,7 +30,7 @@ from regproxy.store.disk import BlobDirectory
 from regproxy.store.fill import Fill, FillReader
 from regproxy.store.partial import Partial, resumable
 from regproxy.upstream.errors import UpstreamUnreachable
-from regproxy.web.sender import send
+from regproxy.web.sender import Buffered, send
 from tests.support.descriptors import open_below
 from tests.support.upstream import FakeResponse, Reply
 from tests.support.workers import Later
@@ -78,15 +78,22 @@ class Client:
     taken: bytes = b""
     complete: bool | None = None
     sending: Deferred[None] = field(init=False)
-    producer: IPushProducer = field(init=False)
+    producer: IPushProducer | None = None
 
     def begin(self) -> None:
-        self.sending = ensureDeferred(send(self, self.reader, self.start, self.end))
+        self.sending = ensureDeferred(
+            send(lambda: Buffered(self), self.reader, self.start, self.end)
+        )
         self.sending.addBoth(self.over)
 
     def over(self, result: object) -> None:
         self.complete = not isinstance(result, Failure)
         self.reader.close()
+
+    def move(self, move: str) -> None:
+        """The connection takes no more, or takes more: "pause" or "resume"."""
+        if self.producer is not None:
+            getattr(self.producer, f"{move}Producing")()
 
     # The consumer.
 
@@ -248,7 +255,7 @@ class World:
                     self.come(stream, CHUNK)
             self.workers.all()
             for client in self.waiting():
-                client.producer.resumeProducing()
+                client.move("resume")
             if self.fill.state.over and not self.waiting() and not len(self.workers):
                 return
             if not any(stream.flows for stream in self.streams) and not self.questions:
@@ -451,7 +458,7 @@ class ScheduleTests(ScheduleCase):
                 data.draw(st.sampled_from(world.waiting())).sending.cancel()
             case "pause" | "resume":
                 client = data.draw(st.sampled_from(world.waiting()))
-                getattr(client.producer, f"{move}Producing")()
+                client.move(move)
             case "join":
                 start, end = 0, world.fill.state.size
                 if end is not None and end <= len(world.content) and data.draw(st.booleans()):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
+from functools import partial
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -15,7 +16,7 @@ from regproxy.store import verification as verification_module
 from regproxy.store.disk import Workers
 from regproxy.store.errors import Damaged, IndexFailed
 from regproxy.store.store import StoredBlob
-from regproxy.web.sender import send
+from regproxy.web.sender import Buffered, send
 from tests.support.caches import CacheCase
 from tests.support.descriptors import open_below
 from tests.support.workers import Later
@@ -86,7 +87,7 @@ class ServedTests(VerificationCase):
     def serve(self, blob: StoredBlob, start: int = 0, end: int | None = None) -> bytes:
         """What a client gets, or the first part of it."""
         taker = Taker()
-        sending = ensureDeferred(send(taker, blob, start, end or blob.size))
+        sending = ensureDeferred(send(lambda: Buffered(taker), blob, start, end or blob.size))
         sending.addErrback(Failure.trap, Damaged)
         self.successResultOf(sending)
         blob.close()
@@ -229,7 +230,7 @@ class StepTests(VerificationCase):
         for start, end in ((0, 1024), (10, 20), (1023, 1024)):
             taker = Taker()
             blob = self.open(self.doubted())
-            sending = ensureDeferred(send(taker, blob, start, end))
+            sending = ensureDeferred(send(partial(Buffered, taker), blob, start, end))
             self.assertEqual(taker.data, CONTENT[start : end - 1])
             while not blob.verified:
                 self.assertNoResult(sending)
@@ -244,7 +245,7 @@ class StepTests(VerificationCase):
     def test_cut(self) -> None:
         blob = self.open(self.doubted(DAMAGED))
         taker = Taker()
-        sending = ensureDeferred(send(taker, blob, 0, 1024))
+        sending = ensureDeferred(send(lambda: Buffered(taker), blob, 0, 1024))
         self.workers.all()
         self.failureResultOf(sending, Damaged)
         self.assertEqual(taker.data, DAMAGED[:-1])

@@ -58,6 +58,15 @@ class MemoryBlob:
         self.slow.append((waiting, data))
         return waiting
 
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        data = b"" if self.slow is not None else self._content[offset : self._arrived]
+        got = min(len(buffer), len(data))
+        buffer[:got] = data[:got]
+        return got
+
+    def file(self) -> None:
+        return None
+
     def close(self) -> None:
         self.closed = True
 

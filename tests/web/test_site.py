@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from OpenSSL import SSL
@@ -36,7 +37,7 @@ def serve(blob: MemoryBlob) -> Callable[[StrictRequest], object]:
     async def answer(request: StrictRequest) -> None:
         assert blob.size is not None
         request.setHeader(b"Content-Length", b"%d" % blob.size)
-        await send(request, blob, 0, blob.size)
+        await send(partial(request.outlet, 0), blob, 0, blob.size)
         request.finish()
 
     def begin(request: StrictRequest) -> None:
