@@ -87,6 +87,9 @@ def _context(method: int) -> SSL.Context:
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     # An idle connection gives back its 32 KiB of record buffers.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # pyOpenSSL has every call write one record only. A BIO in memory takes them all at once.
+    if clear_mode := getattr(getattr(SSL, "_lib", None), "SSL_CTX_clear_mode", None):
+        clear_mode(context._context, 1)
     return context
 
 
