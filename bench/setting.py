@@ -106,6 +106,10 @@ class Setting:
         directory.mkdir(exist_ok=True)
         return directory
 
+    def open_to_others(self) -> None:
+        """Let servers in that do not run as the user who started them."""
+        self.directory.chmod(0o755)
+
     def pinned(self, arguments: Sequence[str]) -> list[str]:
         """The command line that runs *arguments* where servers are to run."""
         return list(arguments) if self.cores is None else self.cores.pinned(arguments)
@@ -155,7 +159,7 @@ class Used:
         return self.client / self.seconds
 
 
-def use(peer: Peer, work: Callable[[], None]) -> Used:
+def use(peer: Peer, work: Callable[[], object]) -> Used:
     """Do *work*, and see what it takes of *peer* and of this process."""
     server, client, begun = peer.cpu(), _own_cpu(), time.monotonic()
     work()

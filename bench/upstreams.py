@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
-from bench.setting import Setting
-from bench.way import ADDRESS, Way
+from bench.setting import Peer, Setting, check
+from bench.way import ADDRESS, Refused, Way
 from tests.support import images
-from tests.support.images import Content, Image
-from tests.support.process import Process, free_port
+from tests.support.images import Image
+from tests.support.process import free_port
 from tests.support.programs import program
 from tests.support.registry import Keys, Registry
 
@@ -24,26 +22,22 @@ from tests.support.registry import Keys, Registry
 HOST: Final = "registry.example.test"
 #: The repository that everything is in.
 REPOSITORY: Final = "bench/image"
-_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
+# How often a blob is got at most until it comes from a cache: docker-registry stores it
+# in the background, by a second request of its own.
+_TRIES: Final = 10
 
 
 @frozen
 class Upstream:
-    """A registry, on a port with TLS and on one without."""
+    """A registry with TLS."""
 
     tls_port: int
-    plain_port: int
     keys: Keys
 
     @property
     def tls_url(self) -> str:
-        """Where it is, with TLS."""
+        """Where it is."""
         return f"https://{ADDRESS}:{self.tls_port}"
-
-    @property
-    def plain_url(self) -> str:
-        """Where it is, without."""
-        return f"http://{ADDRESS}:{self.plain_port}"
 
     @property
     def way(self) -> Way:
@@ -56,12 +50,7 @@ class RealRegistry(Upstream):
     """docker-registry."""
 
     registry: Registry
-
-    def push_blob(self, size: int) -> str:
-        """Push random bytes; their digest."""
-        blob = Content(_LAYER, os.urandom(size))
-        self.registry.push_blob(REPOSITORY, blob)
-        return blob.digest
+    storage: Path
 
     def push_image(self, tag: str, layers: int, size: int) -> Image:
         """Push an image of so many layers of *size* bytes each."""
@@ -75,18 +64,11 @@ def real_registry(setting: Setting) -> Iterator[RealRegistry]:
     """A docker-registry that anybody may read and write."""
     directory = setting.subdirectory("upstream")
     keys = _keys(setting)
-    with ExitStack() as stack:
-        registry = Registry(directory, keys)
-        stack.callback(registry.process.stop)
-        # A second one over the same storage.
-        port = free_port()
-        config = json.loads((directory / "config.yml").read_text())
-        config["http"] = {"addr": f"{ADDRESS}:{port}"}
-        file = directory / "plain.yml"
-        file.write_text(json.dumps(config))
-        command = [program("docker-registry"), "serve", str(file)]
-        stack.enter_context(setting.serving("plain-upstream", command, port, measured=False))
-        yield RealRegistry(registry.port, port, keys, registry)
+    registry = Registry(directory, keys)
+    try:
+        yield RealRegistry(registry.port, keys, registry, directory / "storage")
+    finally:
+        registry.process.stop()
 
 
 @frozen
@@ -94,10 +76,18 @@ class FileServer(Upstream):
     """nginx that gives blobs from files, as fast as it can or as it is told.
 
     A docker-registry would be the slowest of all that take part in a first pull.
+
+    Attributes:
+        directory: what it serves, with ``v2/`` in it.
     """
 
+    plain_port: int
     directory: Path
-    process: Process
+
+    @property
+    def plain_url(self) -> str:
+        """Where it is without TLS."""
+        return f"http://{ADDRESS}:{self.plain_port}"
 
     def make_blob(self, size: int) -> str:
         """Have a blob of random bytes; its digest."""
@@ -106,13 +96,30 @@ class FileServer(Upstream):
         directory = self.directory / "v2" / REPOSITORY / "blobs"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / digest).write_bytes(content)
+        # Nothing is left to be written while others are measured.
+        os.sync()
         return digest
 
-    def gets(self) -> Counter[str]:
-        """How often each target was asked for with GET so far."""
-        lines = (self.directory.parent / "access.log").read_text().splitlines()
-        requests = (line.split(" ") for line in lines)
-        return Counter(target for method, target in requests if method == "GET")
+    def gets(self, digest: str) -> int:
+        """How often this blob was asked for with GET so far."""
+        log = (self.directory.parent / "access.log").read_text()
+        return log.splitlines().count(f"GET {self.way.blob(digest)}")
+
+    def fill(self, peer: Peer, digest: str) -> None:
+        """Have *peer* get the blob, until it is in its cache.
+
+        Raises:
+            Refused: it is not, or it is not right.
+        """
+        hits = 0
+        for _ in range(_TRIES):
+            before = self.gets(digest)
+            check(peer.way, peer.way.blob(digest), digest)
+            # The log may be late by one request.
+            hits = hits + 1 if self.gets(digest) == before else 0
+            if hits == 2:
+                return
+        raise Refused(f"{peer.name} does not keep what it got")
 
 
 @contextmanager
@@ -154,8 +161,8 @@ def file_server(setting: Setting, rate: int | None = None) -> Iterator[FileServe
         """
     )
     command = [program("nginx"), "-e", f"{directory}/error.log", "-c", str(config)]
-    with setting.serving("file-server", command, tls_port, measured=False) as process:
-        yield FileServer(tls_port, plain_port, keys, files, process)
+    with setting.serving("file-server", command, tls_port, measured=False):
+        yield FileServer(tls_port, keys, plain_port, files)
 
 
 def _keys(setting: Setting) -> Keys:

@@ -41,7 +41,6 @@ class Way:
         repository: what the server calls the repository.
         ca_file: what the server's certificate is signed with; None for plain HTTP.
         connect: it says CONNECT first.
-        query: what it adds to each target.
     """
 
     port: int
@@ -49,15 +48,14 @@ class Way:
     repository: str
     ca_file: Path | None = None
     connect: bool = False
-    query: str = ""
 
     def blob(self, digest: str) -> str:
         """The target of a blob."""
-        return f"/v2/{self.repository}/blobs/{digest}{self.query}"
+        return f"/v2/{self.repository}/blobs/{digest}"
 
     def manifest(self, reference: str) -> str:
         """The target of a manifest."""
-        return f"/v2/{self.repository}/manifests/{reference}{self.query}"
+        return f"/v2/{self.repository}/manifests/{reference}"
 
     @property
     def curl_options(self) -> list[str]:

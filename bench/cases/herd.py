@@ -50,7 +50,7 @@ def measure(setting: Setting, upstream: FileServer, peer: Peer) -> Sample:
     return {
         "first": median(each.first_after for each in drained),
         "wall": max(each.ended for each in drained) - begun,
-        "gets": upstream.gets()[upstream.way.blob(digest)],
+        "gets": upstream.gets(digest),
         "cpu": used.server,
     }
 

@@ -10,8 +10,10 @@ from bench.case import CLIENT, CPU_PER_GIB, RATE, Case, Contestants, Sample, at_
 from bench.drain import drain
 from bench.peers.nginx import nginx
 from bench.peers.regproxy import regproxy
-from bench.setting import GiB, Peer, Setting, check, use
-from bench.upstreams import real_registry
+from bench.peers.squid import squid
+from bench.peers.static_file import static_file
+from bench.setting import GiB, Peer, Setting, use
+from bench.upstreams import file_server
 
 # How often the blob is taken in one run: a run of half a second would be at the mercy of others.
 _TIMES = 2
@@ -21,11 +23,16 @@ _TIMES = 2
 def begin(setting: Setting) -> Iterator[Contestants]:
     """Have the blob in every cache."""
     with ExitStack() as stack:
-        upstream = stack.enter_context(real_registry(setting))
-        digest = upstream.push_blob(setting.scale.blob)
-        peers = [stack.enter_context(make(setting, upstream)) for make in (regproxy, nginx)]
+        upstream = stack.enter_context(file_server(setting))
+        digest = upstream.make_blob(setting.scale.blob)
+        peers = [
+            stack.enter_context(regproxy(setting, upstream)),
+            stack.enter_context(nginx(setting, upstream)),
+            stack.enter_context(squid(setting, upstream)),
+            stack.enter_context(static_file(setting, upstream)),
+        ]
         for peer in peers:
-            check(peer.way, peer.way.blob(digest), digest)
+            upstream.fill(peer, digest)
         yield {peer.name: partial(measure, peer, digest) for peer in peers}
 
 

@@ -238,16 +238,6 @@ class Registry(Server):
             _put_manifest(connection, headers, repository, content.manifest, tag)
         connection.close()
 
-    def push_blob(self, repository: str, blob: Content) -> None:
-        """Put *blob* into *repository*, with nothing that refers to it.
-
-        Raises:
-            PushRefused: the registry answered with an error.
-        """
-        connection = self.connect()
-        _put_blob(connection, self._authorization_for(repository), repository, blob)
-        connection.close()
-
     @staticmethod
     def _push_image(
         connection: http.client.HTTPSConnection,
