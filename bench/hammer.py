@@ -8,7 +8,6 @@ client, many connections wait at a time; nginx then needs as much for a request 
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,11 +17,10 @@ from typing import Final
 
 from attrs import frozen
 
-from bench.way import Connection, Refused, Way
+from bench.way import Connection, Way
 
 #: Connections at once.
 CONNECTIONS: Final = 32
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 
 @frozen
@@ -61,32 +59,8 @@ def hammer(way: Way, questions: Sequence[Question], seconds: float) -> int:
                 waiting.append((connection, is_head))
             else:
                 connection, is_head = waiting.popleft()
-                _take_answer(connection, is_head)
+                connection.take_answer(is_head=is_head)
                 answered += 1
                 if time.monotonic() < ends:
                     idle.append(connection)
     return answered
-
-
-def _take_answer(connection: Connection, is_head: bool) -> None:
-    """Read an answer to its end. This is what limits the clients, so no header is looked at
-    but the one that is needed."""
-    received = connection.receive()
-    while (end := received.find(b"\r\n\r\n")) < 0:
-        piece = connection.receive()
-        if not piece:
-            raise Refused(f"no answer but {received[:200]!r}")
-        received += piece
-    if received[9:12] != b"200":
-        raise Refused(f"no 200 but {received[:200]!r}")
-    if is_head:
-        return
-    length = _LENGTH.search(received, 0, end)
-    if length is None:
-        raise Refused(f"an answer without a length: {received[:end]!r}")
-    left = int(length[1]) - (len(received) - end - 4)
-    while left > 0:
-        piece = connection.receive()
-        if not piece:
-            raise Refused(f"a body ended {left} bytes early")
-        left -= len(piece)

@@ -34,6 +34,7 @@ class Scale:
         handshakes: connections that are opened one after the other.
         image: layers, and ``layer`` what is in each.
         idle, slow: connections that rest, and that read too little.
+        watched: seconds for which memory is watched.
     """
 
     blob: int = 512 * MiB
@@ -48,6 +49,7 @@ class Scale:
     layer: int = 50 * MiB
     idle: int = 1000
     slow: int = 500
+    watched: float = 5.0
 
 
 FULL: Final = Scale()
@@ -65,6 +67,7 @@ TINY: Final = Scale(
     layer=MiB,
     idle=10,
     slow=5,
+    watched=0.3,
 )
 
 

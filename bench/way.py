@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from functools import lru_cache
@@ -24,6 +25,7 @@ ACCEPT: Final = (
     " application/vnd.oci.image.manifest.v1+json,"
     " application/vnd.oci.image.index.v1+json, */*"
 )
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 _HEAD_LIMIT: Final = 64 * 1024
 
 
@@ -147,6 +149,34 @@ class Connection:
         pairs = (field.partition(":") for field in fields)
         headers = {name.lower(): value.strip() for name, _, value in pairs}
         return int(line.split(" ")[1]), headers, body
+
+    def take_answer(self, *, is_head: bool) -> None:
+        """Read an answer to its end, and look at no more of it than is needed.
+
+        Many small requests would measure what else is done here.
+
+        Raises:
+            Refused: it is no 200, or not whole.
+        """
+        received = self.receive()
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            piece = self.receive()
+            if not piece:
+                raise Refused(f"no answer but {received[:200]!r}")
+            received += piece
+        if received[9:12] != b"200":
+            raise Refused(f"no 200 but {received[:200]!r}")
+        if is_head:
+            return
+        length = _LENGTH.search(received, 0, end)
+        if length is None:
+            raise Refused(f"an answer without a length: {received[:end]!r}")
+        left = int(length[1]) - (len(received) - end - 4)
+        while left > 0:
+            piece = self.receive()
+            if not piece:
+                raise Refused(f"a body ended {left} bytes early")
+            left -= len(piece)
 
     def receive(self) -> bytes:
         """What comes next, at most one TLS record of it; empty at the end."""

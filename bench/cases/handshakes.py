@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 from bench.case import Case, Contestants, Figure, Sample, at_least
@@ -13,7 +13,7 @@ from bench.peers.nginx import nginx
 from bench.peers.regproxy import regproxy
 from bench.setting import Peer, Setting, use
 from bench.upstreams import real_registry
-from bench.way import Refused, Way
+from bench.way import Way
 
 # As many connections are open at a time: the server always has something to do.
 _AT_ONCE = 8
@@ -48,19 +48,10 @@ def measure(peer: Peer, count: int, digest: str) -> Sample:
 
 
 def ask(way: Way, target: str) -> None:
-    """One connection, one HEAD.
-
-    Raises:
-        Refused: it was not answered with 200.
-    """
-    connection = way.open()
-    try:
+    """One connection, one HEAD."""
+    with closing(way.open()) as connection:
         connection.send(way.request("HEAD", target))
-        status, _, _ = connection.read_head()
-        if status != 200:
-            raise Refused(f"HEAD {target} was answered with {status}")
-    finally:
-        connection.close()
+        connection.take_answer(is_head=True)
 
 
 CASE = Case(
