@@ -64,7 +64,7 @@ class MemoryBlob:
         buffer[:got] = data[:got]
         return got
 
-    def file(self) -> None:
+    def file(self) -> int | None:
         return None
 
     def close(self) -> None:
