@@ -8,6 +8,7 @@ from functools import partial
 
 from bench.case import CPU_PER_GIB, RATE, Case, Contestants, Sample, at_least
 from bench.drain import drain
+from bench.machine import back_memory
 from bench.peers.nginx import nginx
 from bench.peers.regproxy import regproxy
 from bench.setting import GiB, Peer, Setting, use
@@ -27,6 +28,7 @@ def measure(setting: Setting, upstream: FileServer, peer: Peer) -> Sample:
     """Take a blob for the first time."""
     size = setting.scale.blob
     digest = upstream.make_blob(size)
+    back_memory(3 * size)
     used = use(peer, lambda: drain(peer.way, peer.way.blob(digest)))
     return {"cpu_per_gib": used.server * GiB / size, "rate": size / 1e6 / used.seconds}
 

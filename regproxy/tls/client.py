@@ -99,9 +99,23 @@ class _Creator:
 
 
 class _VerifyingConnection(RefusableConnection):
-    """Knows whom it is to reach."""
+    """Knows whom it is to reach, and gives what it has received as a whole."""
 
     host: str
+
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        """All records that are here, of at least one.
+
+        OpenSSL gives one, of at most 16 KiB, at a time, and whatever is above would have to
+        look at each.
+        """
+        records = [super().recv(bufsiz, flags)]
+        try:
+            while True:
+                records.append(super().recv(bufsiz, flags))
+        except SSL.Error:
+            # There are no more, or it will be said again when the next one is asked for.
+            return records[0] if len(records) == 1 else b"".join(records)
 
 
 def _verify(connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
+    ITransport,
 )
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper
@@ -22,12 +23,20 @@ from zope.interface import implementer
 
 # Time for the peer's close_notify: a round trip, and more for a busy server.
 CLOSING: Final = 5.0
+# Bytes read at a time. Large bodies pass through a dozen calls for each.
+RECEIVED: Final = 256 * 1024
 
 
 class _Transport(BufferingTLSTransport):
     """Closes within a bounded time: Twisted's waits for the peer's close_notify for ever."""
 
     _giving_up: IDelayedCall | None = None
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """The connection below is there."""
+        # How much a socket is asked for at once: the attribute is FileDescriptor's.
+        transport.bufferSize = RECEIVED  # type: ignore[attr-defined]
+        super().makeConnection(transport)
 
     def loseConnection(self) -> None:
         super().loseConnection()
