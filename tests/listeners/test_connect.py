@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.config.model import LimitsSection
-from regproxy.listeners.connect import HELD_LIMIT, LINGER, ConnectFactory
+from regproxy.listeners.connect import ConnectFactory
 from regproxy.listeners.head import ESTABLISHED, HEAD_LIMIT
+from regproxy.listeners.opening import HELD_LIMIT, LINGER
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
 from regproxy.oci.names import Host
 from regproxy.policy.interception import Decision, Intercept, Tunnel

@@ -116,10 +116,11 @@ class MemoryStream(StringTransport):
 
     def finish(self) -> None:
         """The peer's FIN arrives."""
-        if IHalfCloseableProtocol.providedBy(self.protocol):
-            IHalfCloseableProtocol(self.protocol).readConnectionLost()
-        else:
+        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        if half_closeable is None:
             self.lose(ConnectionDone())
+        else:
+            half_closeable.readConnectionLost()
 
     def lose(self, reason: Exception) -> None:
         """The connection ends."""
