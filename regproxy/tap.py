@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from regproxy.config.load import ConfigError, effective, load
 from regproxy.config.model import Config
+from regproxy.listeners.proxied import ProxiedFactory
 from regproxy.oci.errors import shown
 from regproxy.store.errors import StoreUnusable
 from regproxy.tls.errors import CAError
@@ -31,6 +32,8 @@ from regproxy.wiring import Foundation, House, fingerprint
 FLUSH_INTERVAL: Final = 30.0
 # Seconds between looks at what the store has to evict or verify, besides after each commit.
 HOUSEKEEPING_INTERVAL: Final = 60.0
+# Before the description of an endpoint: a load balancer that speaks the PROXY protocol is there.
+PROXIED: Final = "haproxy:"
 # What Twisted raises for a description of an endpoint that it cannot read.
 NO_ENDPOINT: Final = (ValueError, TypeError, LookupError, ImportError, OSError)
 
@@ -89,6 +92,7 @@ def listeners(config: Config) -> dict[str, tuple[str, ...]]:
     return {
         "proxy": config.proxy.listen,
         "tls": config.tls.listen,
+        "http": config.tls.http_listen,
         "management": config.management.listen,
     }
 
@@ -102,14 +106,16 @@ def check_listeners(config: Config, path: Path | None) -> None:
     found = []
     for way, descriptions in listeners(config).items():
         for index, description in enumerate(descriptions):
-            if description.removeprefix("haproxy:").startswith("systemd:"):
+            endpoint = description.removeprefix(PROXIED)
+            if endpoint.startswith("systemd:"):
                 # What it names is there when systemd starts this program, and else not.
                 continue
             try:
-                serverFromString(None, description)
+                serverFromString(None, endpoint)
             except NO_ENDPOINT as error:
+                key = "tls.http_listen" if way == "http" else f"{way}.listen"
                 found.append(
-                    f'{way}.listen[{index}]: expected an endpoint such as "tcp:3128",'
+                    f'{key}[{index}]: expected an endpoint such as "tcp:3128",'
                     f" found {shown(description)}: {error}"
                 )
     if found:
@@ -152,13 +158,16 @@ class ListenerService(Service):
 
     def privilegedStartService(self) -> None:
         """Bind and listen."""
+        factory = self._factory
+        if self._description.startswith(PROXIED):
+            factory = ProxiedFactory(self._reactor, factory)
         try:
-            endpoint = serverFromString(self._reactor, self._description)
+            endpoint = serverFromString(self._reactor, self._description.removeprefix(PROXIED))
         except NO_ENDPOINT as error:
             sys.exit(f"{self._description}: not an endpoint that Twisted knows: {error}")
         # Server endpoints bind before they return; a Deferred would swallow SystemExit.
         failures: list[Failure] = []
-        endpoint.listen(self._factory).addCallbacks(self._listening, failures.append)
+        endpoint.listen(factory).addCallbacks(self._listening, failures.append)
         if failures:
             sys.exit(f"cannot listen on {self._description}: {failures[0].getErrorMessage()}")
 

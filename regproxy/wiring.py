@@ -25,12 +25,15 @@ from regproxy import __version__
 from regproxy.config.model import Config, RegistrySection
 from regproxy.listeners.connect import ConnectFactory
 from regproxy.listeners.plain import PlainResource
+from regproxy.listeners.redirect import RedirectResource
+from regproxy.listeners.sni import HelloFactory
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
 from regproxy.management.site import Facts, ManagementSite
+from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.names import HTTPS_PORT, Host
 from regproxy.policy.addresses import AddressGuard, AllowEntry
 from regproxy.policy.filling import FillRules
-from regproxy.policy.interception import decide
+from regproxy.policy.interception import Intercept, decide, decide_by_name
 from regproxy.registry.backoff import BackOff, ConsiderateUpstream
 from regproxy.registry.content import ContentService
 from regproxy.registry.grants import Grants
@@ -46,8 +49,9 @@ from regproxy.store.index import Index
 from regproxy.store.store import Store
 from regproxy.tls.authority import CertificateAuthority
 from regproxy.tls.client import VerifyingPolicy
+from regproxy.tls.errors import CAError
 from regproxy.tls.leaves import LeafCache
-from regproxy.tls.server import ServerTLS, SNIServerTLS
+from regproxy.tls.server import ServerTLS
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.credentials import Credentials
 from regproxy.upstream.dial import GuardedEndpoint
@@ -173,32 +177,48 @@ class House:
 
         intercepted = site(registries, Entry("tls", impersonated=True))
 
-        def enter(host: Host) -> IProtocolFactory:
-            entrance = intercepted.entered_by(Entry("connect", host, impersonated=True))
-            creator = ServerTLS(foundation.leaves, host.name)
-            return TLSMemoryBIOFactory(creator, False, entrance, reactor)
+        def secured(names: tuple[str, ...], inner: IProtocolFactory) -> IProtocolFactory:
+            return TLSMemoryBIOFactory(_tls(foundation, names), False, inner, reactor)
 
-        tunnels = Tunnels(
+        def enter(host: Host) -> IProtocolFactory:
+            entry = Entry("connect", host, impersonated=True)
+            return secured((host.name,), intercepted.entered_by(entry))
+
+        def enter_by_name(decision: Intercept) -> IProtocolFactory:
+            host = None if decision.any_port else decision.host
+            entry = Entry("tls", host, impersonated=True)
+            return secured((decision.host.name,), intercepted.entered_by(entry))
+
+        def tunnels(way: str, method: str) -> Tunnels:
+            return Tunnels(
+                reactor,
+                partial(_tunnel_endpoint, reactor, config),
+                config.limits,
+                partial(_log_tunnel, foundation.access_log, way, method),
+            )
+
+        connect = partial(
+            ConnectFactory,
             reactor,
-            partial(_tunnel_endpoint, reactor, config),
             config.limits,
-            partial(_log_tunnel, foundation.access_log),
+            decide=partial(decide, config),
+            intercepted=enter,
+            plain=site(PlainResource(management, registries, config), Entry("proxy")),
+            tunnels=tunnels("connect", "CONNECT"),
         )
+        own_names = config.proxy.tls_names
         ways: dict[str, IProtocolFactory] = {
-            "proxy": ConnectFactory(
+            # In the proxy's own TLS there is no second one of its own.
+            "proxy": connect(secure=partial(secured, own_names, connect()) if own_names else None),
+            "tls": HelloFactory(
                 reactor,
                 config.limits,
-                decide=partial(decide, config),
-                intercepted=enter,
-                plain=site(PlainResource(management, registries, config), Entry("proxy")),
-                tunnels=tunnels,
+                decide=partial(decide_by_name, config),
+                intercepted=enter_by_name,
+                tunnels=tunnels("tls", ""),
+                log_refusal=partial(_log_refusal, foundation.access_log),
             ),
-            "tls": TLSMemoryBIOFactory(
-                SNIServerTLS(foundation.leaves, lambda name: config.intercepts(Host(name)), None),
-                False,
-                intercepted,
-                reactor,
-            ),
+            "http": site(RedirectResource(registries, config), Entry("http")),
             "management": site(management, Entry("management")),
         }
         return cls(config, upstream, ways)
@@ -244,13 +264,41 @@ def _tunnel_endpoint(reactor: Any, config: Config, host: Host) -> IStreamClientE
     return endpoint
 
 
-def _log_tunnel(access_log: AccessLog, record: TunnelRecord) -> None:
+def _tls(foundation: Foundation, names: tuple[str, ...]) -> ServerTLS:
+    try:
+        return ServerTLS(foundation.leaves.context(*names))
+    except CAError as error:
+        raise OwnFailure(str(error)) from error
+
+
+def _log_refusal(
+    access_log: AccessLog, client: str, name: str | None, error: RegistryError
+) -> None:
+    access_log.record(
+        AccessRecord(
+            time=time.time(),
+            client=client,
+            way="tls",
+            method="",
+            registry=name,
+            repository=None,
+            reference=None,
+            status=int(error.status),
+            bytes=0,
+            duration=0.0,
+            cache="none",
+            reason=error.message,
+        )
+    )
+
+
+def _log_tunnel(access_log: AccessLog, way: str, method: str, record: TunnelRecord) -> None:
     access_log.record(
         AccessRecord(
             time=time.time() - record.duration,
             client=record.client,
-            way="connect",
-            method="CONNECT",
+            way=way,
+            method=method,
             registry=str(record.host),
             repository=None,
             reference=None,

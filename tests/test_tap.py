@@ -96,13 +96,15 @@ class OptionsTests(SynchronousTestCase):
         """Found before the start, with the file, the key and what is allowed."""
         self.file.write_text(
             'data = "/srv"\n[proxy]\nlisten = ["tcp:1", "tcp:http"]\n'
-            '[tls]\nlisten = ["carrier-pigeon:1", "haproxy:systemd:domain=INET:index=0"]'
+            '[tls]\nlisten = ["carrier-pigeon:1", "haproxy:systemd:domain=INET:index=0"]\n'
+            'http_listen = ["haproxy:tcp:x"]'
         )
         code, _ = self.exits(lambda: self.parse("--config", str(self.file), "--check"))
-        proxy, tls = code.splitlines()
+        proxy, tls, http = code.splitlines()
         expected = 'expected an endpoint such as "tcp:3128", found '
         self.assertIn(f"{self.file}: proxy.listen[1]: {expected}'tcp:http'", proxy)
         self.assertIn(f"{self.file}: tls.listen[0]: {expected}'carrier-pigeon:1'", tls)
+        self.assertIn(f"{self.file}: tls.http_listen[0]: {expected}'haproxy:tcp:x'", http)
 
     def test_no_file(self) -> None:
         code, _ = self.exits(lambda: self.parse("--config", "/nonexistent/regproxy.toml"))
@@ -171,12 +173,14 @@ class ListenerTests(SynchronousTestCase):
 
     def test_sections(self) -> None:
         """Every way in that has a section."""
-        config = loads('data = "/srv"\n[tls]\nlisten = ["tcp:443"]', "f", data=None)
+        text = 'data = "/srv"\n[tls]\nlisten = ["tcp:443"]\nhttp_listen = ["tcp:80"]'
+        config = loads(text, "f", data=None)
         self.assertEqual(
             listeners(config),
             {
                 "proxy": ("tcp:3128",),
                 "tls": ("tcp:443",),
+                "http": ("tcp:80",),
                 "management": ("tcp:8080:interface=127.0.0.1",),
             },
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Protocol
 
+from attrs import evolve
 from cryptography import x509
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
@@ -13,7 +15,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.config.model import Config, ProxySection, RegistrySection
+from regproxy.config.model import Config, ProxySection, RegistrySection, TLSSection
 from regproxy.oci.names import Host
 from regproxy.tls.errors import CAError
 from regproxy.web.access_log import AccessRecord
@@ -64,27 +66,43 @@ class WiringTestCase(SynchronousTestCase):
         self.network.flush()
         return Answer("GET", stream.take())
 
+    def with_config(self, **changes: Any) -> House:
+        """A house whose configuration is another in these sections."""
+        return House.build(self.foundation, evolve(self.config, **changes))
+
+    def secure(self, stream: Stream, name: str | None) -> SecureClient:
+        """TLS on *stream*, by a client of the proxy."""
+        return SecureClient(stream, self.foundation.authority.certificate_pem, name)
+
+
+class Stream(Protocol):
+    """A connection as a client sees it."""
+
+    def send(self, data: bytes) -> None:
+        """Send *data*."""
+
+    def take(self) -> bytes:
+        """What has come."""
+
 
 class SecureClient:
     """TLS on a connection, with trust in the proxy's CA only."""
 
-    def __init__(self, stream: MemoryStream, ca: bytes, name: str) -> None:
+    def __init__(self, stream: Stream, ca: bytes, name: str | None) -> None:
         self._stream = stream
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         context = ssl.create_default_context(cadata=ca.decode())
+        context.check_hostname = name is not None
         self._tls = context.wrap_bio(self._in, self._out, server_hostname=name)
 
-    def get(self, network: MemoryNetwork, target: str, host: str) -> Answer:
-        """What a GET gets.
+    def send(self, data: bytes) -> None:
+        """Send *data* in the TLS."""
+        self._tls.write(data)
+        self._stream.send(self._out.read())
 
-        Raises:
-            ssl.SSLError: the server is not to be trusted, or refuses.
-        """
-        while not self._done(self._tls.do_handshake):
-            assert self._exchange(network), "the server says nothing"
-        request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        self._tls.write(request.encode())
-        self._exchange(network)
+    def take(self) -> bytes:
+        """What has come in the TLS."""
+        self._in.write(self._stream.take())
         data = b""
 
         def read() -> None:
@@ -93,7 +111,29 @@ class SecureClient:
                 data += piece
 
         self._done(read)
-        return Answer("GET", data)
+        return data
+
+    def shake_hands(self, network: MemoryNetwork) -> None:
+        """Get the TLS ready.
+
+        Raises:
+            ssl.SSLError: the server is not to be trusted, or refuses.
+        """
+        while not self._done(self._tls.do_handshake):
+            assert self._exchange(network), "the server says nothing"
+        self._exchange(network)
+
+    def get(self, network: MemoryNetwork, target: str, host: str) -> Answer:
+        """What a GET gets.
+
+        Raises:
+            ssl.SSLError: the server is not to be trusted, or refuses.
+        """
+        self.shake_hands(network)
+        request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        self.send(request.encode())
+        network.flush()
+        return Answer("GET", self.take())
 
     def _done(self, step: object) -> bool:
         assert callable(step)
@@ -148,7 +188,7 @@ class WaysTests(WiringTestCase):
             f"CONNECT {SECURE.authority} HTTP/1.1\r\nHost: {SECURE.authority}\r\n\r\n".encode()
         )
         self.assertTrue(stream.take().startswith(b"HTTP/1.1 200 "))
-        client = SecureClient(stream, self.foundation.authority.certificate_pem, SECURE.name)
+        client = self.secure(stream, SECURE.name)
         answer = client.get(self.network, "/v2/", SECURE.name)
         self.assertEqual((answer.body, answer["X-From"]), (b"{}", "upstream"))
         self.assertEqual(self.network.dialled, [("8.8.8.8", 80)])
@@ -159,25 +199,118 @@ class WaysTests(WiringTestCase):
             f"CONNECT {SECURE.authority} HTTP/1.1\r\nHost: {SECURE.authority}\r\n\r\n".encode()
         )
         stream.take()
-        client = SecureClient(stream, self.foundation.authority.certificate_pem, SECURE.name)
+        client = self.secure(stream, SECURE.name)
         self.assertEqual(client.get(self.network, "/v2/", "ghcr.io").status, 421)
         self.assertEqual(self.network.dialled, [])
 
     def test_tls(self) -> None:
         """Straight, by SNI."""
-        client = SecureClient(
-            self.connect("tls"), self.foundation.authority.certificate_pem, SECURE.name
-        )
+        client = self.secure(self.connect("tls"), SECURE.name)
         answer = client.get(self.network, "/v2/", SECURE.name)
         self.assertEqual((answer.body, answer["X-From"]), (b"{}", "upstream"))
 
+    def test_tls_at_another_port(self) -> None:
+        """The handshake does not say the port; the request does."""
+        host = Host("ports.example.com", 5000)
+        section = RegistrySection(upstream=("https://origin.example.com",))
+        self.network.serve("origin.example.com", "8.8.8.8", 443, self.registry, tls=True)
+        house = self.with_config(registries={host: evolve(section, insecure=True)})
+        for asked, status in (("ports.example.com:5000", 200), ("ports.example.com", 403)):
+            client = self.secure(self.connect("tls", house), host.name)
+            self.assertEqual(client.get(self.network, "/v2/", asked).status, status)
+
+    def test_tls_and_another_host(self) -> None:
+        """Server name and Host have to agree."""
+        client = self.secure(self.connect("tls"), SECURE.name)
+        self.assertEqual(client.get(self.network, "/v2/", "ghcr.io").status, 421)
+        self.assertEqual(self.network.dialled, [])
+
     def test_tls_for_others(self) -> None:
-        """There is no certificate for what is not intercepted."""
-        client = SecureClient(
-            self.connect("tls"), self.foundation.authority.certificate_pem, "example.org"
-        )
-        with self.assertRaises(ssl.SSLError):
+        """There is no certificate for what is not intercepted; the log says why."""
+        client = self.secure(self.connect("tls"), "example.org")
+        with capturedLogs() as events, self.assertRaises(ssl.SSLError):
             client.get(self.network, "/v2/", "example.org")
+        (record,) = [event["access"] for event in events if "access" in event]
+        self.assertEqual((record.way, record.registry, record.status), ("tls", "example.org", 421))
+        self.assertIn("not a registry", record.reason)
+
+    def test_default_registry(self) -> None:
+        """For clients that name no server, and ask for nothing else."""
+        house = self.with_config(tls=TLSSection(default_registry=SECURE))
+        for asked, status in ((SECURE.name, 200), ("ghcr.io", 421)):
+            client = self.secure(self.connect("tls", house), None)
+            self.assertEqual(client.get(self.network, "/v2/", asked).status, status)
+        with self.assertRaises(ssl.SSLError):
+            self.secure(self.connect("tls"), None).get(self.network, "/v2/", SECURE.name)
+
+    def test_passthrough(self) -> None:
+        """Somebody else's server answers, with its own certificate; the guard is the tunnels'."""
+        house = self.with_config(tls=TLSSection(passthrough=True))
+        self.network.serve("site.example.com", "8.8.4.4", 443, self.registry, tls=True)
+        with capturedLogs() as events:
+            with self.assertRaisesRegex(ssl.SSLError, "self.signed"):
+                stream = self.connect("tls", house)
+                self.secure(stream, "site.example.com").get(self.network, "/", "site.example.com")
+            self.assertEqual(self.network.dialled, [("8.8.4.4", 443)])
+            stream.lose(ConnectionDone())
+            self.network.flush()
+            self.network.names["inside.example.com"] = ["10.0.0.1"]
+            with self.assertRaisesRegex(ssl.SSLError, "(?i)access.denied"):
+                inside = self.secure(self.connect("tls", house), "inside.example.com")
+                inside.get(self.network, "/", "inside.example.com")
+        self.assertEqual(self.network.dialled, [("8.8.4.4", 443)])
+        passed, refused = [event["access"] for event in events if "access" in event]
+        for record, name in (passed, "site.example.com"), (refused, "inside.example.com"):
+            self.assertEqual((record.way, record.method, record.registry), ("tls", "", name))
+        self.assertEqual((passed.status, passed.cache), (200, "tunnel"))
+        self.assertEqual((refused.status, refused.cache), (403, "none"))
+
+    def test_http(self) -> None:
+        """Plain HTTP to the names: a registry without TLS, and the way to the others."""
+        answer = self.get("http", "/v2/", PLAIN.name)
+        self.assertEqual((answer.body, answer["X-From"]), (b"{}", "upstream"))
+        answer = self.get("http", "/v2/", SECURE.name)
+        self.assertEqual(answer["Location"], f"https://{SECURE.name}/v2/")
+        self.assertEqual(self.get("http", "/healthz", "example.org").status, 403)
+
+    def test_own_tls(self) -> None:
+        """The proxy port with TLS of its own: pages, and registries in a second TLS within."""
+        proxy = ProxySection(tls_names=("proxy.example.com", "192.0.2.7"))
+        house = self.with_config(proxy=proxy)
+        for name in proxy.tls_names:
+            outer = self.secure(self.connect("proxy", house), name)
+            self.assertEqual(outer.get(self.network, "/healthz", name).body, b"ok\n")
+        # Those who do not begin with TLS are answered as ever.
+        self.assertEqual(self.get("proxy", "/healthz", "x", house).body, b"ok\n")
+        outer = self.secure(self.connect("proxy", house), "proxy.example.com")
+        outer.shake_hands(self.network)
+        head = f"CONNECT {SECURE.authority} HTTP/1.1\r\nHost: {SECURE.authority}\r\n\r\n"
+        outer.send(head.encode())
+        self.network.flush()
+        self.assertTrue(outer.take().startswith(b"HTTP/1.1 200 "))
+        inner = self.secure(outer, SECURE.name)
+        answer = inner.get(self.network, "/v2/", SECURE.name)
+        self.assertEqual((answer.body, answer["X-From"]), (b"{}", "upstream"))
+
+    def test_own_tls_only_once(self) -> None:
+        """There is no TLS of the proxy's own within it."""
+        house = self.with_config(proxy=ProxySection(tls_names=("proxy.example.com",)))
+        outer = self.secure(self.connect("proxy", house), "proxy.example.com")
+        outer.shake_hands(self.network)
+        with self.assertRaisesRegex(AssertionError, "says nothing"):
+            self.secure(outer, "proxy.example.com").shake_hands(self.network)
+
+    def test_expired_ca(self) -> None:
+        """CONNECT is told; TLS gets an alert."""
+        self.patch(self.foundation.leaves, "_now", lambda: datetime(2100, 1, 1, tzinfo=UTC))
+        stream = self.connect("proxy")
+        head = f"CONNECT {SECURE.authority} HTTP/1.1\r\nHost: {SECURE.authority}\r\n\r\n"
+        stream.send(head.encode())
+        answer = Answer("CONNECT", stream.take())
+        self.assertEqual(answer.status, 503)
+        self.assertIn("CA certificate expired", answer.error["message"])
+        with self.assertRaisesRegex(ssl.SSLError, "(?i)internal.error"):
+            self.secure(self.connect("tls"), SECURE.name).shake_hands(self.network)
 
     def test_upstream_guard(self) -> None:
         """A registry at a private address is refused, without relay_private."""

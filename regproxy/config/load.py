@@ -38,7 +38,7 @@ from regproxy.config.structure import (
     problems,
 )
 from regproxy.oci.errors import HostInvalid, shown
-from regproxy.oci.names import Host
+from regproxy.oci.names import HTTPS_PORT, Host
 from regproxy.policy.addresses import AllowEntry
 from regproxy.upstream.docker_config import DockerConfigInvalid, parse_docker_config
 
@@ -129,8 +129,8 @@ def loads(
     converter = make_converter(
         directory,
         {
-            ProxySection: _finish_listening,
-            TLSSection: _finish_listening,
+            ProxySection: _finish_proxy,
+            TLSSection: partial(_finish_listening, keys=("listen", "http_listen")),
             MirrorSection: _finish_unavailable,
             ManagementSection: _finish_listening,
             DNSSection: _finish_unavailable,
@@ -193,13 +193,31 @@ def default_data(uid: int, environ: Mapping[str, str]) -> Path | None:
     return home / ".local/state/regproxy" if home.is_absolute() else None
 
 
-def _finish_listening(section: _Listening) -> _Listening:
+def _finish_listening(section: _Listening, keys: Iterable[str] = ("listen",)) -> _Listening:
     _raise_any(
-        (("listen", index), 'expected an endpoint such as "tcp:3128", found an empty text')
-        for index, endpoint in enumerate(section.listen)
+        ((key, index), 'expected an endpoint such as "tcp:3128", found an empty text')
+        for key in keys
+        for index, endpoint in enumerate(getattr(section, key))
         if not endpoint.strip()
     )
     return section
+
+
+def _finish_proxy(section: ProxySection) -> ProxySection:
+    found: list[Problem] = []
+    names = []
+    for index, text in enumerate(section.tls_names):
+        try:
+            host = Host.parse(text)
+        except HostInvalid:
+            host = None
+        if host is None or host.port != HTTPS_PORT:
+            message = f"expected a host name or an address, found {shown(text)}"
+            found.append((("tls_names", index), message))
+        else:
+            names.append(host.name)
+    _raise_any(found)
+    return _finish_listening(evolve(section, tls_names=tuple(names)))
 
 
 def _finish_unavailable(section: _Unavailable) -> _Unavailable:
@@ -281,6 +299,10 @@ def _credential_problems(section: RegistrySection) -> Iterator[Problem]:
 def _finish_config(read: ReadFile, config: Config) -> Config:
     """Fill in ``auth`` of the registries for which ``[credentials]`` has a login."""
     found: list[Problem] = []
+    default = config.tls.default_registry
+    if default is not None and not config.intercepts(default):
+        message = f"not a registry of this proxy: add {default} to [registries]"
+        found.append((("tls", "default_registry"), message))
     logins = _docker_logins(read, config.credentials.docker_config, found)
     _raise_any(found)
     registries = dict(config.registries)

@@ -15,7 +15,7 @@ from typing import Final
 from attrs import Factory, evolve, field, frozen
 
 from regproxy.oci.errors import HostInvalid
-from regproxy.oci.names import Host
+from regproxy.oci.names import HTTPS_PORT, Host
 
 MiB: Final = 1 << 20
 GiB: Final = 1 << 30
@@ -115,16 +115,29 @@ DEFAULT_HOSTS: Final = tuple(
 
 @frozen
 class ProxySection:
-    """``[proxy]``: the HTTP proxy that clients name in HTTPS_PROXY."""
+    """``[proxy]``: the HTTP proxy that clients name in HTTPS_PROXY.
+
+    With ``tls_names``, host names and addresses of the proxy itself, it speaks TLS on the
+    same ports, to clients that begin with it.
+    """
 
     listen: tuple[str, ...] = ("tcp:3128",)
+    tls_names: tuple[str, ...] = ()
 
 
 @frozen
 class TLSSection:
-    """``[tls]``: TLS straight to a registry's name. Off unless it listens somewhere."""
+    """``[tls]``: TLS straight to a registry's name. Off unless it listens somewhere.
+
+    What is not intercepted is passed on to the name's own server with ``passthrough``, and
+    otherwise refused; a client that names no server gets ``default_registry``, if there is
+    one. ``http_listen`` is for clients that try plain HTTP at the registry's name.
+    """
 
     listen: tuple[str, ...] = ()
+    passthrough: bool = False
+    default_registry: Host | None = None
+    http_listen: tuple[str, ...] = ()
 
 
 @frozen
@@ -325,6 +338,13 @@ class Config:
         return host.canonical in self.registries or any(
             pattern.matches(host) for pattern in self.interception.hosts
         )
+
+    def intercepts_name(self, name: str) -> bool:
+        """Whether connections to *name* are intercepted at any port."""
+        ports = {HTTPS_PORT}
+        ports |= {host.port for host in self.registries}
+        ports |= {pattern.port for pattern in self.interception.hosts}
+        return any(self.intercepts(Host(name, port)) for port in ports)
 
     def registry(self, host: Host) -> RegistrySection:
         """The section of *host*, with ``upstream`` filled in.

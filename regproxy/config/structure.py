@@ -110,6 +110,7 @@ def make_converter(directory: Path, finish: dict[type[Any], Callable[[Any], Any]
     converter.register_structure_hook(int, lambda value, _: _unit(parse_size, value))
     converter.register_structure_hook(float, lambda value, _: _unit(parse_duration, value))
     converter.register_structure_hook(Path, lambda value, _: _path(directory, value))
+    converter.register_structure_hook(Host, lambda value, _: Host.parse(_expect(str, value)))
     converter.register_structure_hook(HostPattern, lambda value, _: _pattern(value))
     converter.register_structure_hook_func(_is(re.Pattern), lambda value, _: _regex(value))
     for choice in (Auth, Access, Push):

@@ -6,7 +6,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from regproxy.config.model import Config
-from regproxy.oci.errors import Denied
+from regproxy.oci.errors import Denied, RegistryError
 from regproxy.web.site import StrictRequest
 
 
@@ -33,7 +33,7 @@ class PlainResource(Resource):
             return child
         if request.form.scheme == "http" and self._config.registry(host).plain_http:
             return self._registries
-        return _Refusal(
+        return Refusal(
             Denied(
                 f"{request.form.scheme}://{host} is not relayed: only registries marked"
                 " plain_http are asked without CONNECT"
@@ -41,10 +41,12 @@ class PlainResource(Resource):
         )
 
 
-class _Refusal(Resource):
+class Refusal(Resource):
+    """Answers with an error."""
+
     isLeaf = True
 
-    def __init__(self, error: Denied) -> None:
+    def __init__(self, error: RegistryError) -> None:
         super().__init__()
         self._error = error
 

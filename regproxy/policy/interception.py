@@ -1,7 +1,7 @@
-"""What becomes of a ``CONNECT``: its TLS is ended here, or its bytes pass untouched.
+"""What becomes of a connection: its TLS is ended here, or its bytes pass untouched.
 
-There is no third decision. Whether a tunnel's destination may be dialled depends
-on its addresses, which are known only when it is dialled: the guard of
+For a ``CONNECT`` there is no third decision. Whether a tunnel's destination may be dialled
+depends on its addresses, which are known only when it is dialled: the guard of
 :mod:`regproxy.policy.addresses` refuses then.
 """
 
@@ -19,9 +19,13 @@ class Intercept:
 
     ``host`` is the one that the client named, since its certificate is what the
     client checks: ``docker.io`` stays ``docker.io``.
+
+    Attributes:
+        any_port: the client has not said which port of *host* it means; its requests will.
     """
 
     host: Host
+    any_port: bool = False
 
 
 @frozen
@@ -31,9 +35,32 @@ class Tunnel:
     host: Host
 
 
+@frozen
+class Refuse:
+    """Do neither, for this reason."""
+
+    reason: str
+
+
 Decision = Intercept | Tunnel
 
 
 def decide(config: Config, host: Host) -> Decision:
     """Decide about a ``CONNECT`` to *host*."""
     return Intercept(host) if config.intercepts(host) else Tunnel(host)
+
+
+def decide_by_name(config: Config, name: str | None) -> Decision | Refuse:
+    """Decide about TLS that came without a CONNECT.
+
+    Args:
+        name: the host name in the ClientHello.
+    """
+    if name is None:
+        default = config.tls.default_registry
+        return Refuse("the client names no server") if default is None else Intercept(default)
+    if config.intercepts_name(name):
+        return Intercept(Host(name), any_port=True)
+    if config.tls.passthrough:
+        return Tunnel(Host(name))
+    return Refuse(f"{name} is not a registry of this proxy: add it to [registries]")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import socket
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -106,16 +107,17 @@ class CertificateAuthority:
             certificate.public_bytes(Encoding.PEM) for certificate in reversed(self.chain)
         )
 
-    def issue(self, name: str, now: datetime) -> Leaf:
-        """A new key and certificate for *name*: a lower-case host name or an address.
+    def issue(self, names: Sequence[str], now: datetime) -> Leaf:
+        """A new key and certificate for *names*: lower-case host names and addresses.
 
         It lives for 47 days at most and never longer than the authority.
 
         Raises:
-            ValueError: *name* is neither; nothing is signed for wildcards.
+            ValueError: one of them is neither; nothing is signed for wildcards.
             CAError: the authority has expired.
         """
-        subject_name = _general_name(name)
+        subject_names = [_general_name(name) for name in names]
+        name = names[0]
         not_before = max(now - BACKDATE, self.certificate.not_valid_before_utc)
         not_after = min(not_before + LEAF_LIFE, self.certificate.not_valid_after_utc)
         if not_after <= now:
@@ -137,9 +139,7 @@ class CertificateAuthority:
             .add_extension(_key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             # Critical when it is all that names the subject (RFC 5280 section 4.2.1.6).
-            .add_extension(
-                x509.SubjectAlternativeName([subject_name]), critical=not has_common_name
-            )
+            .add_extension(x509.SubjectAlternativeName(subject_names), critical=not has_common_name)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
             )
@@ -148,15 +148,6 @@ class CertificateAuthority:
         )
         intermediates = tuple(c for c in self.chain if c.issuer != c.subject)
         return Leaf(certificate, key, intermediates)
-
-
-def is_certifiable(name: str) -> bool:
-    """Whether there can be a leaf for *name*: a lower-case host name or an address."""
-    try:
-        _general_name(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _create(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

@@ -52,23 +52,18 @@ class RefusableConnection(SSL.Connection):
                 raise self.refusal
 
 
-def server_context(leaf: Leaf | None) -> SSL.Context:
-    """A context for the server's side, with *leaf* as its certificate.
-
-    Without a leaf no handshake can succeed: that is the context to start from
-    when the certificate depends on the name that the client asks for.
-    """
+def server_context(leaf: Leaf) -> SSL.Context:
+    """A context for the server's side, with *leaf* as its certificate."""
     context = _context(SSL.TLS_SERVER_METHOD)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | _OP_PRIORITIZE_CHACHA)
     # Resumption works by tickets alone: nothing is kept per client.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"regproxy")
     context.set_alpn_select_callback(_select_http_1_1)
-    if leaf is not None:
-        context.use_certificate(leaf.certificate)
-        context.use_privatekey(leaf.key)
-        for certificate in leaf.chain:
-            context.add_extra_chain_cert(certificate)
+    context.use_certificate(leaf.certificate)
+    context.use_privatekey(leaf.key)
+    for certificate in leaf.chain:
+        context.add_extra_chain_cert(certificate)
     context.set_tls13_ciphersuites(_TLS_1_3)
     context.set_cipher_list(_TLS_1_2)
     return context

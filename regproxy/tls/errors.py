@@ -29,7 +29,3 @@ class HandshakeRefused(SSL.Error):
 
 class VerificationFailed(HandshakeRefused):
     """The server's certificate does not prove that it is the host wanted."""
-
-
-class NameRefused(HandshakeRefused):
-    """The client asks for a server name that is not served here."""

@@ -1,4 +1,4 @@
-"""Leaf certificates at hand: one server context per name, renewed in time."""
+"""Leaf certificates at hand: one server context for each, renewed in time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Entry:
 
 
 class LeafCache:
-    """Server contexts by name, the least recently used dropped first.
+    """Server contexts by names, the least recently used dropped first.
 
     A context is replaced after two thirds of the time that its certificate had
     left when it was made: connections that have it keep it, new ones get the new.
@@ -45,25 +45,25 @@ class LeafCache:
         self._authority = authority
         self._now = now
         self._max_entries = max_entries
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, ...], _Entry] = OrderedDict()
 
-    def context(self, name: str) -> SSL.Context:
-        """The context that presents a certificate for *name*.
+    def context(self, *names: str) -> SSL.Context:
+        """The context that presents a certificate for *names*.
 
         Raises:
-            ValueError: *name* is not a lower-case host name or address.
+            ValueError: one of them is not a lower-case host name or address.
             CAError: the authority has expired.
         """
         now = self._now()
-        entry = self._entries.get(name)
+        entry = self._entries.get(names)
         # A clock that was set back can make a leaf one of the future.
         if entry is None or not entry.made <= now < entry.renew:
-            entry = self._entries[name] = self._make(name, now)
-        self._entries.move_to_end(name)
+            entry = self._entries[names] = self._make(names, now)
+        self._entries.move_to_end(names)
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
         return entry.context
 
-    def _make(self, name: str, now: datetime) -> _Entry:
-        leaf = self._authority.issue(name, now)
+    def _make(self, names: tuple[str, ...], now: datetime) -> _Entry:
+        leaf = self._authority.issue(names, now)
         return _Entry(server_context(leaf), now, now + (leaf.not_after - now) * 2 / 3)

@@ -186,6 +186,14 @@ class LoadsTests(SynchronousTestCase):
         """Checks of single sections."""
         for text, pattern in {
             "[tls]\nlisten = [' ']": r"^tls\.listen\[0\]: expected an endpoint",
+            "[tls]\nhttp_listen = ['tcp:80', '']": r"^tls\.http_listen\[1\]: expected an endpoint",
+            "[tls]\ndefault_registry = 'a b'": r"^tls\.default_registry: invalid host 'a b'",
+            "[tls]\ndefault_registry = 5": r"^tls\.default_registry: expected a text, found",
+            "[tls]\ndefault_registry = 'example.org'": (
+                r"^tls\.default_registry: not a registry .* add example\.org to \[registries\]$"
+            ),
+            "[proxy]\ntls_names = ['a', '*.b']": r"^proxy\.tls_names\[1\]: .*found '\*\.b'$",
+            "[proxy]\ntls_names = ['a:3128']": r"^proxy\.tls_names\[0\]: .*found 'a:3128'$",
             "[mirror]\nlisten = ['tcp:5000']": r"^mirror\.listen: not available in this version",
             "[dns]\nlisten = ['x']": r"^dns\.listen: not available in this version: .*found 'x'$",
             "[relay]\nallow = ['10.0.0.0/8', 'x']": r"^relay\.allow\[1\]: .*found 'x'$",
@@ -195,6 +203,14 @@ class LoadsTests(SynchronousTestCase):
             (line,) = found(text)
             self.assertRegex(line, pattern)
         self.assertEqual(found("[dns]\naddresses = ['10.0.0.5']"), ())
+
+    def test_names(self) -> None:
+        """They get the form in which clients' are compared."""
+        text = "[proxy]\ntls_names = ['Proxy.example.', '2001:DB8:0::1', '10.0.0.5']"
+        names = loads(text, "f", data=DATA).proxy.tls_names
+        self.assertEqual(names, ("proxy.example", "2001:db8::1", "10.0.0.5"))
+        text = "[tls]\ndefault_registry = 'Docker.io'"
+        self.assertEqual(loads(text, "f", data=DATA).tls.default_registry, Host("docker.io"))
 
 
 class RegistryTests(SynchronousTestCase):
@@ -434,8 +450,16 @@ _registries = st.builds(
 _configs = st.builds(
     Config,
     data=_paths,
-    proxy=st.builds(ProxySection, _listeners),
-    tls=st.builds(TLSSection, _listeners),
+    proxy=st.builds(
+        ProxySection, _listeners, st.lists(hosts.map(lambda host: host.name)).map(tuple)
+    ),
+    tls=st.builds(
+        TLSSection,
+        _listeners,
+        st.booleans(),
+        st.sampled_from([None, Host("docker.io", 5000)]),
+        _listeners,
+    ),
     interception=st.builds(
         InterceptionSection, st.lists(hosts.map(str).map(HostPattern.parse)).map(tuple)
     ),
@@ -461,7 +485,12 @@ _configs = st.builds(
         ).map(tuple),
     ),
     limits=st.builds(LimitsSection, connect=st.just(0.25), manifest_size=_positive),
-    registries=st.dictionaries(hosts.map(lambda host: host.canonical), _registries, max_size=3),
+    # The first is the default registry.
+    registries=st.builds(
+        lambda first, others: {Host("docker.io", 5000): first} | others,
+        _registries,
+        st.dictionaries(hosts.map(lambda host: host.canonical), _registries, max_size=3),
+    ),
 )
 
 

@@ -132,6 +132,21 @@ class ConfigTests(SynchronousTestCase):
         self.assertTrue(config.intercepts(Host("docker.io")))
         self.assertFalse(config.intercepts(Host("ghcr.io")))
 
+    def test_intercepts_name(self) -> None:
+        """Whatever the port is."""
+        config = Config(
+            DATA,
+            interception=InterceptionSection((HostPattern.parse("*.example:5000"),)),
+            registries={
+                Host(DOCKER_HUB): RegistrySection(),
+                Host("localhost", 80): RegistrySection(),
+            },
+        )
+        for name in ("docker.io", DOCKER_HUB, "localhost", "a.example"):
+            self.assertTrue(config.intercepts_name(name), name)
+        for name in ("ghcr.io", "example", "docker.io.example.org"):
+            self.assertFalse(config.intercepts_name(name), name)
+
     def test_registry(self) -> None:
         """Upstream is the registry itself unless it is set."""
         mirror = RegistrySection(upstream=("https://mirror.example",))

@@ -181,7 +181,7 @@ class ValueTests(SynchronousTestCase):
         """A key close to a known one is suggested; the value is never shown."""
         self.assertEqual(
             found("[proxy]\nlisen = 'secret'"),
-            ["proxy.lisen: unknown key; did you mean listen? (allowed: listen)"],
+            ["proxy.lisen: unknown key; did you mean listen? (allowed: listen, tls_names)"],
         )
         (line,) = found("[registries.'a.b']\nqqqqqq = 'secret'")
         self.assertIn("username, password", line)

@@ -9,11 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.config.model import LimitsSection
@@ -21,9 +18,11 @@ from regproxy.listeners.connect import ConnectFactory
 from regproxy.listeners.head import ESTABLISHED, HEAD_LIMIT
 from regproxy.listeners.opening import HELD_LIMIT, LINGER
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
+from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.names import Host
 from regproxy.policy.interception import Decision, Intercept, Tunnel
 from regproxy.upstream.errors import AddressRefused
+from tests.support.keepers import Keepers
 from tests.support.streams import MemoryEndpoint, MemoryStream
 
 INTERCEPTED = Host("registry.example.com")
@@ -41,40 +40,6 @@ def decide(host: Host) -> Decision:
     return Intercept(host) if host == INTERCEPTED else Tunnel(host)
 
 
-class Keeper(Protocol):
-    """Keeps what it receives."""
-
-    data = b""
-    lost: Failure | None = None
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = reason
-
-
-class Recorder(Factory[Keeper]):
-    """Makes them, and keeps them."""
-
-    noisy = False
-
-    def __init__(self) -> None:
-        self.built: list[Keeper] = []
-        self.refusing = False
-
-    def buildProtocol(self, addr: IAddress | None) -> Keeper | None:
-        if self.refusing:
-            return None
-        self.built.append(Keeper())
-        return self.built[-1]
-
-    @property
-    def data(self) -> list[bytes]:
-        """What each protocol received."""
-        return [protocol.data for protocol in self.built]
-
-
 class ListenerTestCase(SynchronousTestCase):
     """The listener over connections in memory."""
 
@@ -82,8 +47,8 @@ class ListenerTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.endpoint = MemoryEndpoint()
         self.records: list[TunnelRecord] = []
-        self.site = Recorder()
-        self.plain = Recorder()
+        self.site = Keepers()
+        self.plain = Keepers()
         self.hosts: list[Host] = []
         self.factory = ConnectFactory(
             self.clock,
@@ -94,7 +59,7 @@ class ListenerTestCase(SynchronousTestCase):
             tunnels=Tunnels(self.clock, lambda host: self.endpoint, LIMITS, self.records.append),
         )
 
-    def intercepted(self, host: Host) -> Recorder:
+    def intercepted(self, host: Host) -> Keepers:
         """What the listener is given for intercepted hosts."""
         self.hosts.append(host)
         return self.site
@@ -158,6 +123,16 @@ class InterceptTests(ListenerTestCase):
             assert inner.lost is not None
             inner.lost.trap(ConnectionDone if end == "finish" else ConnectionLost)
 
+    def test_no_certificate(self) -> None:
+        """When there can be none the client is told why, instead of the 200."""
+        self.factory.intercepted = self.fail_to_intercept
+        error = self.assertRefused(self.client(connect() + HELLO), 503)
+        self.assertEqual(error["message"], "the CA certificate expired")
+
+    def fail_to_intercept(self, host: Host) -> Keepers:
+        """What the listener is given then."""
+        raise OwnFailure("the CA certificate expired")
+
     def test_factory_refuses(self) -> None:
         """A factory may refuse the connection."""
         self.site.refusing = True
@@ -194,6 +169,46 @@ class PlainTests(ListenerTestCase):
         self.assertTrue(client.aborted)
         (event,) = (event for event in events if "TLS" in str(event.get("log_format")))
         self.assertEqual(event["client"], "192.168.1.1")
+
+
+class SecureTests(ListenerTestCase):
+    """A proxy that has names of its own speaks TLS on the same port."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.inside = Keepers()
+        self.error: RegistryError | None = None
+        self.factory.secure = self.secure
+
+    def secure(self) -> Keepers:
+        """What the listener is given for its own TLS."""
+        if self.error is not None:
+            raise self.error
+        return self.inside
+
+    def test_handed_over_whole(self) -> None:
+        """TLS sees the connection from its first byte."""
+        client = self.client(HELLO[:1], HELLO[1:])
+        self.assertEqual(self.inside.data, [HELLO])
+        self.assertIs(self.inside.built[0].transport, client)
+        self.assertEqual(client.take(), b"")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_others(self) -> None:
+        """Those who do not begin with TLS are answered as ever."""
+        self.assertEqual(self.client(connect()).take(), ESTABLISHED)
+        self.client(b"GET /")
+        self.assertEqual(self.plain.data, [b"GET /"])
+        self.assertEqual(self.inside.built, [])
+
+    def test_cannot_be(self) -> None:
+        """Without a certificate the connection ends."""
+        self.error = OwnFailure("the CA certificate expired")
+        client = self.client(HELLO)
+        client.take()
+        self.assertTrue(client.write_closed)
+        client.finish()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class RefusalTests(ListenerTestCase):

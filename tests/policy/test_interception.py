@@ -4,24 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.config.model import Config, HostPattern, InterceptionSection, RegistrySection
+from regproxy.config.model import (
+    Config,
+    HostPattern,
+    InterceptionSection,
+    RegistrySection,
+    TLSSection,
+)
 from regproxy.oci.names import Host
-from regproxy.policy.interception import Intercept, Tunnel, decide
+from regproxy.policy.interception import (
+    Decision,
+    Intercept,
+    Refuse,
+    Tunnel,
+    decide,
+    decide_by_name,
+)
+
+CONFIG = Config(
+    data=Path("data"),
+    interception=InterceptionSection(hosts=(HostPattern.parse("*.example.org"),)),
+    registries={
+        Host("registry.example.com", 5000): RegistrySection(),
+        Host("registry-1.docker.io"): RegistrySection(),
+    },
+)
 
 
 class DecideTests(SynchronousTestCase):
     """What becomes of a CONNECT."""
 
-    config = Config(
-        data=Path("data"),
-        interception=InterceptionSection(hosts=(HostPattern.parse("*.example.org"),)),
-        registries={
-            Host("registry.example.com", 5000): RegistrySection(),
-            Host("registry-1.docker.io"): RegistrySection(),
-        },
-    )
+    config = CONFIG
 
     def test_section(self) -> None:
         """A host with a section of its own is intercepted, at that port only."""
@@ -43,3 +59,37 @@ class DecideTests(SynchronousTestCase):
         """Everything else is tunnelled, addresses included."""
         for host in (Host("example.net"), Host("127.0.0.1"), Host("example.org")):
             self.assertEqual(decide(self.config, host), Tunnel(host))
+
+
+class DecideByNameTests(SynchronousTestCase):
+    """What becomes of TLS that comes without a CONNECT."""
+
+    def decide(
+        self, name: str | None, passthrough: bool = False, default: str | None = None
+    ) -> Decision | Refuse:
+        """With these settings."""
+        registry = None if default is None else Host(default)
+        section = TLSSection(passthrough=passthrough, default_registry=registry)
+        return decide_by_name(evolve(CONFIG, tls=section), name)
+
+    def test_intercepted(self) -> None:
+        """By section or pattern, whatever its port: the handshake does not say it."""
+        for name in ("registry.example.com", "quay.example.org", "docker.io"):
+            for passthrough in (True, False):
+                self.assertEqual(
+                    self.decide(name, passthrough), Intercept(Host(name), any_port=True)
+                )
+
+    def test_others(self) -> None:
+        """They are refused, with a reason that names them, or passed on if that is wanted."""
+        refused = self.decide("example.net", default="docker.io")
+        assert isinstance(refused, Refuse)
+        self.assertIn("example.net", refused.reason)
+        self.assertEqual(self.decide("example.net", passthrough=True), Tunnel(Host("example.net")))
+
+    def test_no_name(self) -> None:
+        """There is nowhere to pass it on to."""
+        for passthrough in (True, False):
+            self.assertIsInstance(self.decide(None, passthrough), Refuse)
+            default = Intercept(Host("docker.io"))
+            self.assertEqual(self.decide(None, passthrough, "docker.io"), default)

@@ -116,7 +116,7 @@ class MemoryStream(StringTransport):
 
     def finish(self) -> None:
         """The peer's FIN arrives."""
-        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        half_closeable: IHalfCloseableProtocol | None = IHalfCloseableProtocol(self.protocol, None)
         if half_closeable is None:
             self.lose(ConnectionDone())
         else:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.tls.authority import CertificateAuthority, Leaf, is_certifiable
+from regproxy.tls.authority import CertificateAuthority, Leaf
 from regproxy.tls.errors import CAError
 from tests.support.certificates import Identity, make_ca, rsa_key
 
@@ -82,8 +82,8 @@ class IssueTests(SynchronousTestCase):
         self.root = make_ca("Root", not_before=NOW - YEAR, not_after=NOW + YEAR)
         self.ca = authority(self.root)
 
-    def issue(self, name: str = "registry.example.com") -> Leaf:
-        return self.ca.issue(name, NOW)
+    def issue(self, *names: str) -> Leaf:
+        return self.ca.issue(names or ("registry.example.com",), NOW)
 
     def test_life(self) -> None:
         leaf = self.issue()
@@ -156,7 +156,15 @@ class IssueTests(SynchronousTestCase):
                 x509.SubjectAlternativeName
             )
             self.assertEqual(list(names.value), [x509.IPAddress(ip_address(text))])
-            self.assertTrue(is_certifiable(text))
+
+    def test_several(self) -> None:
+        certificate = self.issue("proxy.example.com", "192.0.2.7").certificate
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        self.assertEqual(
+            list(names.value),
+            [x509.DNSName("proxy.example.com"), x509.IPAddress(ip_address("192.0.2.7"))],
+        )
+        self.assertEqual(common_name(certificate), "proxy.example.com")
 
     def test_no_such_name(self) -> None:
         for name in (
@@ -164,7 +172,7 @@ class IssueTests(SynchronousTestCase):
             "bücher.example", "a\0b", "a\nb", "x" * 64, f"{'a.' * 127}a", "[::1]", "a/b",
         ):  # fmt: skip
             self.assertRaises(ValueError, self.issue, name)
-            self.assertFalse(is_certifiable(name))
+            self.assertRaises(ValueError, self.issue, "a.example", name)
 
     def test_intermediate(self) -> None:
         middle = make_ca("Middle", issuer=self.root, not_before=NOW - DAY, not_after=NOW + YEAR)

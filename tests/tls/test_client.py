@@ -38,7 +38,6 @@ from regproxy.tls.authority import Leaf
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.tls.contexts import server_context
 from regproxy.tls.errors import CAError, VerificationFailed
-from regproxy.tls.server import server_name
 from tests.support.certificates import CLIENT_AUTH, Identity, make_ca, make_leaf
 
 HOST = "registry.example.com"
@@ -149,7 +148,7 @@ class PolicyTestCase(TestCase):
 class AcceptedTests(PolicyTestCase):
     async def test_exact_name(self) -> None:
         connection = await self.get(leaf_context(make_leaf(self.root, [HOST])))
-        self.assertEqual(server_name(connection), HOST)
+        self.assertEqual(connection.get_servername(), HOST.encode())
         self.assertEqual(connection.get_alpn_proto_negotiated(), b"http/1.1")
         self.assertEqual(connection.get_protocol_version_name(), "TLSv1.3")
 
@@ -158,18 +157,18 @@ class AcceptedTests(PolicyTestCase):
 
     async def test_fully_qualified_name(self) -> None:
         connection = await self.get(leaf_context(make_leaf(self.root, [HOST])), f"{HOST}.")
-        self.assertEqual(server_name(connection), HOST)
+        self.assertEqual(connection.get_servername(), HOST.encode())
 
     async def test_wildcard(self) -> None:
         await self.get(leaf_context(make_leaf(self.root, ["*.example.com"])))
 
     async def test_address(self) -> None:
         context = leaf_context(make_leaf(self.root, ips=["127.0.0.1"]))
-        self.assertIsNone(server_name(await self.get(context, "127.0.0.1")))
+        self.assertIsNone((await self.get(context, "127.0.0.1")).get_servername())
 
     async def test_ipv6_address(self) -> None:
         context = leaf_context(make_leaf(self.root, ips=["2001:db8::1"]))
-        self.assertIsNone(server_name(await self.get(context, "[2001:db8::1]")))
+        self.assertIsNone((await self.get(context, "[2001:db8::1]")).get_servername())
 
     async def test_address_also_as_a_name(self) -> None:
         leaf = make_leaf(self.root, ["127.0.0.1"], ["127.0.0.1"])
@@ -204,7 +203,7 @@ class AcceptedTests(PolicyTestCase):
     async def test_insecure(self) -> None:
         for leaf in (make_leaf(None, cn="junk"), make_leaf(self.root, ["other.test"])):
             connection = await self.get(leaf_context(leaf), policy=VerifyingPolicy(insecure=True))
-            self.assertEqual(server_name(connection), HOST)
+            self.assertEqual(connection.get_servername(), HOST.encode())
 
 
 class RefusedTests(PolicyTestCase):

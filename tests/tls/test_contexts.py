@@ -135,11 +135,6 @@ class ServerContextTests(SynchronousTestCase):
             second.exchange(b"again")
             self.assertEqual(second.server.received, b"again")
 
-    def test_without_a_leaf_nobody_gets_in(self) -> None:
-        self.context = server_context(None)
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            self.assertIsNotNone(self.handshake(tune=only(version)).error)
-
 
 class ClientContextTests(SynchronousTestCase):
     def test_offers_http_1_1(self) -> None:

@@ -38,6 +38,11 @@ class LeafCacheTests(SynchronousTestCase):
         self.assertIs(self.context("a.example"), self.context("a.example"))
         self.assertIsNot(self.context("a.example"), self.context("b.example"))
 
+    def test_several_names(self) -> None:
+        context = self.leaves.context("a.example", "b.example")
+        self.assertIs(self.leaves.context("a.example", "b.example"), context)
+        self.assertIsNot(self.context("a.example"), context)
+
     def test_renewed_at_two_thirds_of_life(self) -> None:
         # 45 days less a second are left of a new leaf, which is back-dated by two.
         first = self.context()
