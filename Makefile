@@ -55,7 +55,7 @@ e2e-deps:
 	apt-get update
 	apt-get install --yes --no-install-recommends \
 	    apache2-utils ca-certificates conmon containerd crun curl docker-registry \
-	    docker.io iptables nginx openssl podman python3-venv runc skopeo
+	    docker.io haproxy iptables nginx openssl podman python3-venv runc skopeo
 
 bench-deps: export DEBIAN_FRONTEND := noninteractive
 bench-deps: e2e-deps

@@ -14,7 +14,13 @@ from twisted.application.internet import TimerService
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+)
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -25,6 +31,7 @@ from regproxy.config.model import Config
 from regproxy.listeners.proxied import ProxiedFactory
 from regproxy.oci.errors import shown
 from regproxy.store.errors import StoreUnusable
+from regproxy.tls.contexts import HTTP_1_1
 from regproxy.tls.errors import CAError
 from regproxy.wiring import Foundation, House, fingerprint
 
@@ -122,7 +129,7 @@ def check_listeners(config: Config, path: Path | None) -> None:
         raise ConfigError(str(path), found)
 
 
-@implementer(IProtocolFactory)
+@implementer(IProtocolFactory, IProtocolNegotiationFactory)
 class CurrentFactory:
     """A listener's factory that outlives the configuration."""
 
@@ -132,6 +139,10 @@ class CurrentFactory:
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         """A protocol as the configuration of this moment wants it."""
         return self._current().buildProtocol(addr)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What an endpoint with TLS agrees to by ALPN: without it, it refuses who offers any."""
+        return [HTTP_1_1]
 
     def doStart(self) -> None:
         """Nothing: the factories behind this one need no start."""

@@ -17,9 +17,14 @@ from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.interfaces import INegotiated
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
+from twisted.protocols.wire import Echo
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, readBody
 
@@ -35,6 +40,7 @@ from regproxy.tap import (
     make_service,
     makeService,
 )
+from tests.support.certificates import make_ca, make_leaf
 from tests.support.memory_network import MemoryNetwork
 
 SECRET = "correct horse battery staple"
@@ -184,6 +190,64 @@ class ListenerTests(SynchronousTestCase):
                 "management": ("tcp:8080:interface=127.0.0.1",),
             },
         )
+
+
+class EndpointTests(TestCase):
+    """Listeners on real sockets."""
+
+    async def echoed(self, description: str, first: bytes, *protocols: bytes) -> bytes | None:
+        """Have something echoed in TLS; what was agreed on by ALPN."""
+        service = ListenerService(
+            reactor, description, CurrentFactory(lambda: Factory.forProtocol(Echo))
+        )
+        service.privilegedStartService()
+        self.addCleanup(service.stopService)
+        assert service.port is not None
+        options = optionsForClientTLS(
+            "localhost",
+            trustRoot=Certificate.loadPEM(self.ca.certificate_pem),
+            acceptableProtocols=list(protocols),
+        )
+        done: Deferred[bytes] = Deferred()
+
+        class Client(Protocol):
+            data = b""
+
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.write(first + b"ping")
+
+            def dataReceived(self, data: bytes) -> None:
+                self.data += data
+                if self.data == b"ping":
+                    assert self.transport is not None
+                    self.agreed = INegotiated(self.transport).negotiatedProtocol
+                    self.transport.loseConnection()
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                done.callback(self.data)
+
+        host = service.port.getHost()
+        assert isinstance(host, IPv4Address)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", host.port)
+        client = await connectProtocol(wrapClientTLS(options, endpoint), Client())
+        self.assertEqual(await done, b"ping")
+        agreed: bytes | None = client.agreed
+        return agreed
+
+    async def test_tls(self) -> None:
+        """An endpoint with TLS agrees with clients that offer protocols, as curl and Go do."""
+        self.ca = make_ca()
+        leaf = make_leaf(self.ca, dns=["localhost"])
+        key, certificate = Path(self.mktemp()), Path(self.mktemp())
+        key.write_bytes(leaf.key_pem)
+        certificate.write_bytes(leaf.certificate_pem)
+        tls = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        header = b"PROXY UNKNOWN\r\n"
+        for description, first in ((tls, b""), (f"haproxy:{tls}", header)):
+            agreed = await self.echoed(description, first, b"h2", b"http/1.1")
+            self.assertEqual(agreed, b"http/1.1")
+            self.assertIsNone(await self.echoed(description, first))
 
 
 class CurrentFactoryTests(SynchronousTestCase):

@@ -10,19 +10,26 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
 from zope.interface import directlyProvides, implementer, providedBy
 
 from regproxy.listeners.opening import Opening
 from regproxy.listeners.proxy_header import Ends, HeaderInvalid, HeaderTimeout, parse
 from regproxy.listeners.tunnel import IStream
 from regproxy.oci.errors import RegistryError
+from regproxy.tls.contexts import HTTP_1_1
 
 # Seconds. A load balancer sends the header at once, whatever its client does.
 DEADLINE: Final = 5.0
 
 
-@implementer(IProtocolFactory)
+@implementer(IProtocolFactory, IProtocolNegotiationFactory)
 class ProxiedFactory:
     """A listener's factory whose connections begin with a PROXY header.
 
@@ -39,6 +46,10 @@ class ProxiedFactory:
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         """A protocol that reads the header."""
         return ProxiedProtocol(self)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What an endpoint with TLS agrees to by ALPN."""
+        return [HTTP_1_1]
 
     def doStart(self) -> None:
         """Start what is behind."""

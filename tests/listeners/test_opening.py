@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
@@ -10,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from regproxy.listeners.opening import HELD_LIMIT, LINGER, Opening
+from regproxy.listeners.tunnel import IStream
 from regproxy.oci.errors import BadRequest, Denied, RegistryError
 from tests.support.keepers import Keeper, Keepers
 from tests.support.streams import MemoryStream
@@ -86,7 +89,7 @@ class HandOverTests(OpeningTestCase):
         inner, other = Keeper(), MemoryStream(Keeper())
         opening = Line(self.clock, None)
         MemoryStream(opening)
-        opening.hand_over(inner, other)
+        opening.hand_over(inner, cast(IStream, other))
         self.assertIs(inner.transport, other)
 
     def test_nobody(self) -> None:

@@ -53,10 +53,10 @@ def free_port() -> int:
             return port
 
 
-def listens(port: int) -> bool:
-    """Whether 127.0.0.1:*port* takes connections."""
+def listens(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether *port* of *address* takes connections."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0
 
 
 class Process:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import ssl
 import urllib.request
 from collections.abc import Mapping
 from email.message import Message
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -72,12 +73,16 @@ class Proxy:
         return f"http://{ADDRESS}:{self.port}"
 
     def configure(self, tables: Tables) -> None:
-        """Write the file anew. The running process does not look at it by itself."""
-        listeners: dict[str, dict[str, Value]] = {
-            "proxy": {"listen": [f"tcp:{self.port}:interface={ADDRESS}"]},
-            "management": {"listen": []},
-        }
-        self.config.write_text(toml(self.data, listeners | dict(tables)))
+        """Write the file anew. The running process does not look at it by itself.
+
+        In ``[proxy]`` an endpoint of its own is added, the first.
+        """
+        proxy = dict(tables.get("proxy", {}))
+        more = proxy.get("listen", [])
+        assert isinstance(more, list)
+        proxy["listen"] = [f"tcp:{self.port}:interface={ADDRESS}", *more]
+        listeners: dict[str, Mapping[str, Value]] = {"management": {"listen": []}}
+        self.config.write_text(toml(self.data, listeners | dict(tables) | {"proxy": proxy}))
 
     def arguments(self) -> list[str]:
         """The command line of the process."""
@@ -118,6 +123,11 @@ class Proxy:
                 return Answer(response.status, response.headers, response.read())
             except ConnectionError:
                 return None
+
+    def access_log(self, start: int = 0) -> list[dict[str, Any]]:
+        """What its access log has from byte *start* of its output on, line by line."""
+        lines = re.findall(r"\{\"time\".*\}", self.process.read_log(start))
+        return [json.loads(line) for line in lines]
 
     def get(self, path: str) -> bytes | None:
         """What the proxy's port itself answers to a browser; None when it does not answer."""
