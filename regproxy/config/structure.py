@@ -110,7 +110,7 @@ def make_converter(directory: Path, finish: dict[type[Any], Callable[[Any], Any]
     converter.register_structure_hook(int, lambda value, _: _unit(parse_size, value))
     converter.register_structure_hook(float, lambda value, _: _unit(parse_duration, value))
     converter.register_structure_hook(Path, lambda value, _: _path(directory, value))
-    converter.register_structure_hook(Host, lambda value, _: Host.parse(_expect(str, value)))
+    converter.register_structure_hook(Host, lambda value, _: _host(value))
     converter.register_structure_hook(HostPattern, lambda value, _: _pattern(value))
     converter.register_structure_hook_func(_is(re.Pattern), lambda value, _: _regex(value))
     for choice in (Auth, Access, Push):
@@ -202,6 +202,13 @@ def _path(directory: Path, value: Any) -> Path:
     if not text or "\0" in text:
         raise ValueError(f"expected a path, found {shown(text)}")
     return directory / text
+
+
+def _host(value: Any) -> Host:
+    try:
+        return Host.parse(_expect(str, value)).canonical
+    except HostInvalid as error:
+        raise ValueError(error.message) from None
 
 
 def _pattern(value: Any) -> HostPattern:

@@ -210,7 +210,7 @@ class LoadsTests(SynchronousTestCase):
         names = loads(text, "f", data=DATA).proxy.tls_names
         self.assertEqual(names, ("proxy.example", "2001:db8::1", "10.0.0.5"))
         text = "[tls]\ndefault_registry = 'Docker.io'"
-        self.assertEqual(loads(text, "f", data=DATA).tls.default_registry, Host("docker.io"))
+        self.assertEqual(loads(text, "f", data=DATA).tls.default_registry, Host(DOCKER_HUB))
 
 
 class RegistryTests(SynchronousTestCase):

@@ -6,6 +6,8 @@ What is right and what is wrong is judged.
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -16,6 +18,8 @@ from typing import Final
 from tests.faults.test_crash import check_kills
 from tests.faults.test_herd import PEAK
 from tests.support.faults import PATIENT, FaultTestCase, MiB, together
+from tests.support.process import free_port
+from tests.support.proxy import ADDRESS
 from tests.support.raw_client import Outcome
 from tests.support.turns import End, Turn
 
@@ -97,4 +101,41 @@ class HopelessSoak(FaultTestCase):
                 self.assert_cut(outcome)
                 self.assertFalse(self.proxy.stored(blob.digest).exists())
                 self.assertLessEqual(len(self.requests(blob)), 8)
+        self.assert_serves()
+
+
+class NamesSoak(FaultTestCase):
+    """Clients of the TLS listener that ask for ever other names."""
+
+    def test_ten_thousand(self) -> None:
+        """Half of them are served and half refused; what is kept of them is bounded."""
+        port = free_port()
+        proxy = self.new_proxy(
+            tls={"listen": [f"tcp:{port}:interface={ADDRESS}"]},
+            interception={"hosts": ["*.served.example.test"]},
+        )
+        context = ssl.create_default_context(cafile=str(proxy.ca_file))
+
+        def visit(number: int) -> None:
+            name = f"n{number}.{'served' if number % 2 else 'other'}.example.test"
+            with socket.create_connection((ADDRESS, port), timeout=30) as connection:
+                if number % 2:
+                    context.wrap_socket(connection, server_hostname=name).close()
+                else:
+                    with self.assertRaisesRegex(ssl.SSLError, "(?i)unrecognized.name"):
+                        context.wrap_socket(connection, server_hostname=name)
+
+        # As many certificates as are kept, and the memory that they leave in pieces.
+        for number in range(5_000):
+            visit(number)
+        proxy.reset_peak()
+        before, begun, cpu = proxy.peak(), monotonic(), proxy.cpu()
+        for number in range(5_000, 15_000):
+            visit(number)
+        grown = proxy.peak() - before
+        print(
+            f"\n10,000 names in {monotonic() - begun:.1f} s, {proxy.cpu() - cpu:.1f} s of the"
+            f" proxy's processor time; {grown / MiB:.1f} MiB more than at the beginning"
+        )
+        self.assertLess(grown, 8 * MiB)
         self.assert_serves()
