@@ -1,8 +1,8 @@
 """The ``[proxy]`` listener: an HTTP proxy that ends the TLS of some hosts and tunnels to others.
 
 The first request head is read before any HTTP channel exists, so nothing has to
-be taken back out of one. The same port speaks TLS where the proxy has names of its own:
-the whole of what is below then happens once more inside.
+be taken back out of one. Where the proxy has names of its own, the same port speaks TLS to
+those who begin with it, and the first request head is the one inside.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class HelloReader:
         """The content of the next record, or None while that is not whole."""
         if self._wire and self._wire[0] & 0x80:
             # RFC 6101 appendix E. No other record begins so, and no HTTP.
-            raise HelloInvalid("an SSLv2 hello", None)
+            raise HelloInvalid("an SSLv2 hello, or no TLS at all", None)
         if self._wire and self._wire[0] != _HANDSHAKE:
             message = f"byte {self._wire[0]:#04x} where a TLS handshake begins"
             raise HelloInvalid(message, Alert.UNEXPECTED_MESSAGE if self._message else None)
