@@ -21,12 +21,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from socket import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.tcp import Connection
 from twisted.protocols.tls import BufferingTLSTransport
 
 from regproxy.interfaces import IBlob
@@ -55,18 +55,22 @@ _room: Final = _ffi and _ffi.from_buffer(_ciphertext)
 def direct(request: StrictRequest) -> Outlet | None:
     """The direct way for the body of *request*, whose head is written; None: there is none."""
     transport: Any = request.channel.transport
-    if isinstance(transport, Connection):
+    if _is_tcp(transport):
         return DirectFile(request, transport)
-    tcp: Any = getattr(transport, "transport", None)
-    if type(transport) is BufferingTLSTransport and isinstance(tcp, Connection):
+    if type(transport) is BufferingTLSTransport and _is_tcp(transport.transport):
         connection = transport.getHandle()
         flush: Any = getattr(getattr(transport, "_aggregator", None), "flush", None)
         bio = getattr(connection, "_from_ssl", None)
         waiting = getattr(transport, "_appSendBuffer", None)
         if None not in (_lib, flush, bio) and waiting == []:
             flush()
-            return DirectTLS(request, tcp, connection, bio)
+            return DirectTLS(request, transport.transport, connection, bio)
     return None
+
+
+def _is_tcp(transport: Any) -> bool:
+    """Whether *transport* is a connection's own, or stands for it."""
+    return isinstance(getattr(transport, "getHandle", lambda: None)(), socket)
 
 
 class _Direct(ABC):
@@ -75,7 +79,7 @@ class _Direct(ABC):
     It is closed by whoever has it.
     """
 
-    def __init__(self, request: StrictRequest, tcp: Connection) -> None:
+    def __init__(self, request: StrictRequest, tcp: Any) -> None:
         self._request = request
         self._tcp = tcp
         self._socket = tcp.getHandle()
@@ -129,7 +133,7 @@ class DirectTLS(_Direct):
     """
 
     def __init__(
-        self, request: StrictRequest, tcp: Connection, connection: SSL.Connection, bio: Any
+        self, request: StrictRequest, tcp: Any, connection: SSL.Connection, bio: Any
     ) -> None:
         super().__init__(request, tcp)
         self._connection = connection
@@ -166,7 +170,8 @@ class DirectTLS(_Direct):
                 data = data[self._connection.send(data) :]
             except SSL.Error as error:
                 raise ConnectionAborted from error
-        return _ciphertext[: _lib.BIO_read(self._bio, _room, len(_ciphertext))]
+        # Nothing is -1.
+        return _ciphertext[: max(0, _lib.BIO_read(self._bio, _room, len(_ciphertext)))]
 
 
 class DirectFile(_Direct):

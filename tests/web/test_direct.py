@@ -25,6 +25,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from regproxy.interfaces import IBlob
+from regproxy.listeners.proxied import ProxiedFactory
 from regproxy.tls.authority import Leaf
 from regproxy.tls.contexts import server_context
 from regproxy.web import site
@@ -123,6 +124,7 @@ class BufferedTests(TestCase):
     """Through the buffers, without TLS. The same holds for the other ways."""
 
     secure = False
+    before = b""
     kind: type[object] = Buffered
     timeout = 60
 
@@ -141,6 +143,8 @@ class BufferedTests(TestCase):
         factory: Any = strict
         if self.secure:
             factory = TLSMemoryBIOFactory(Creator(), False, strict, reactor)
+        if self.before:
+            factory = ProxiedFactory(reactor, factory)
         build = factory.buildProtocol
 
         def noting(address: Any) -> Any:
@@ -162,6 +166,7 @@ class BufferedTests(TestCase):
     async def connect(self) -> Client:
         def dial() -> Client:
             stream = socket.create_connection(("127.0.0.1", self.port), 20)
+            stream.sendall(self.before)
             if self.secure:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname = False
@@ -344,6 +349,10 @@ class DirectTLSTests(BufferedTests):
         client.stream.close()
         await self.lost
         await self.check_cut(CLIENT_LEFT)
+
+
+class DirectBehindABalancerTests(DirectTLSTests):
+    before = b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n"
 
 
 class BufferedTLSTests(BufferedTests):
