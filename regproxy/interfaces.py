@@ -20,6 +20,10 @@ from regproxy.oci.names import Digest, Host, Repository
 #: it: a header field has no line feed (RFC 9110 section 5.5).
 OWN_LOGIN: Final = b"\n"
 
+#: In the same place: a client without a login, for which this proxy goes through the
+#: registry's challenge as anybody may. No client can send it either.
+ANYBODY: Final = b"\n*"
+
 
 class IBlob(Interface):
     """Content that can be read, whole already or still arriving.
@@ -81,7 +85,8 @@ class IUpstream(Interface):
     ) -> Awaitable[IResponse]:
         """Ask *host*, and answer with the final response, its body not yet delivered.
 
-        *authorization* is the client's; or OWN_LOGIN, to ask as this proxy.
+        *authorization* is the client's; or OWN_LOGIN, to ask as this proxy; or, on
+        the way from a mirror, ANYBODY.
 
         Raises an ``UpstreamError`` when there is none.
         """

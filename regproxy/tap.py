@@ -100,6 +100,7 @@ def listeners(config: Config) -> dict[str, tuple[str, ...]]:
         "proxy": config.proxy.listen,
         "tls": config.tls.listen,
         "http": config.tls.http_listen,
+        "mirror": config.mirror.listen,
         "management": config.management.listen,
     }
 

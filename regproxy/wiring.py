@@ -24,8 +24,10 @@ from twisted.web.resource import IResource
 from regproxy import __version__
 from regproxy.config.model import Config, RegistrySection
 from regproxy.listeners.connect import ConnectFactory
+from regproxy.listeners.mirror import MirrorDoor, MirrorResource
 from regproxy.listeners.plain import PlainResource
 from regproxy.listeners.redirect import RedirectResource
+from regproxy.listeners.relay import RelayResource
 from regproxy.listeners.sni import HelloFactory
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
 from regproxy.management.site import Facts, ManagementSite
@@ -37,6 +39,7 @@ from regproxy.policy.interception import Intercept, decide, decide_by_name
 from regproxy.registry.backoff import BackOff, ConsiderateUpstream
 from regproxy.registry.content import ContentService
 from regproxy.registry.grants import Grants
+from regproxy.registry.guests import Guests, OpenUpstream
 from regproxy.registry.permissions import Permissions
 from regproxy.registry.resource import RegistryResource
 from regproxy.registry.service import RegistryService
@@ -130,7 +133,7 @@ class House:
         credentials = Credentials(reactor, config.credentials, os.environ)
         upstream = Upstream(reactor, config, _tls_policy, credentials)
         backoff = BackOff(reactor, time.time, config.limits.rate_limit_wait)
-        way_out = ConsiderateUpstream(upstream, backoff)
+        way_out = OpenUpstream(ConsiderateUpstream(upstream, backoff))
         visibility = Visibility(
             foundation.index, way_out, reactor, time.time, config.freshness.stale_if_error
         )
@@ -161,6 +164,7 @@ class House:
             time.time,
         )
         registries = RegistryResource(service, config, reactor)
+        mirrored = RegistryResource(Guests(service), config, reactor, MirrorDoor(config))
         management = ManagementSite(
             foundation.authority.certificate_pem, _facts(foundation, config)
         )
@@ -203,7 +207,10 @@ class House:
             config.limits,
             decide=partial(decide, config),
             intercepted=enter,
-            plain=site(PlainResource(management, registries, config), Entry("proxy")),
+            plain=site(
+                PlainResource(management, registries, RelayResource(reactor, config), config),
+                Entry("proxy"),
+            ),
             tunnels=tunnels("connect", "CONNECT"),
         )
         own_names = config.proxy.tls_names
@@ -219,6 +226,7 @@ class House:
                 log_refusal=partial(_log_refusal, foundation.access_log),
             ),
             "http": site(RedirectResource(registries, config), Entry("http")),
+            "mirror": site(MirrorResource(mirrored), Entry("mirror")),
             "management": site(management, Entry("management")),
         }
         return cls(config, upstream, ways)

@@ -45,8 +45,7 @@ from regproxy.upstream.docker_config import DockerConfigInvalid, parse_docker_co
 MASK: Final = "********"
 
 _Section = TypeVar("_Section")
-_Listening = TypeVar("_Listening", ProxySection, TLSSection, ManagementSection)
-_Unavailable = TypeVar("_Unavailable", MirrorSection, DNSSection)
+_Listening = TypeVar("_Listening", ProxySection, TLSSection, MirrorSection, ManagementSection)
 
 ReadFile = Callable[[Path], bytes]
 
@@ -131,7 +130,7 @@ def loads(
         {
             ProxySection: _finish_proxy,
             TLSSection: partial(_finish_listening, keys=("listen", "http_listen")),
-            MirrorSection: _finish_unavailable,
+            MirrorSection: _finish_listening,
             ManagementSection: _finish_listening,
             DNSSection: _finish_unavailable,
             RelaySection: _finish_relay,
@@ -220,7 +219,7 @@ def _finish_proxy(section: ProxySection) -> ProxySection:
     return _finish_listening(evolve(section, tls_names=tuple(names)))
 
 
-def _finish_unavailable(section: _Unavailable) -> _Unavailable:
+def _finish_unavailable(section: DNSSection) -> DNSSection:
     if section.listen:
         found = ", ".join(map(shown, section.listen))
         raise Problems(

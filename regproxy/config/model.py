@@ -15,7 +15,7 @@ from typing import Final
 from attrs import Factory, evolve, field, frozen
 
 from regproxy.oci.errors import HostInvalid
-from regproxy.oci.names import HTTPS_PORT, Host
+from regproxy.oci.names import DOCKER_HUB, HTTPS_PORT, Host
 
 MiB: Final = 1 << 20
 GiB: Final = 1 << 30
@@ -112,6 +112,9 @@ DEFAULT_HOSTS: Final = tuple(
     )
 )
 
+# What dockerd takes its registry-mirrors to be mirrors of.
+DEFAULT_REGISTRY: Final = Host(DOCKER_HUB)
+
 
 @frozen
 class ProxySection:
@@ -142,9 +145,14 @@ class TLSSection:
 
 @frozen
 class MirrorSection:
-    """``[mirror]``: a plain mirror. Not in this version."""
+    """``[mirror]``: a mirror of all registries under a name of its own.
+
+    Off unless it listens somewhere. A request that names no registry is for
+    ``default_registry``.
+    """
 
     listen: tuple[str, ...] = ()
+    default_registry: Host = DEFAULT_REGISTRY
 
 
 @frozen
@@ -172,14 +180,16 @@ class InterceptionSection:
 
 @frozen
 class RelaySection:
-    """``[relay]``: exceptions from what may be tunnelled to.
+    """``[relay]``: exceptions from what may be relayed.
 
     Each entry of ``allow`` is an address, a network, or either with a port:
     ``10.0.0.0/8``, ``192.0.2.7:8443``, ``[2001:db8::]/32``. Entries without a
-    port open port 443 only.
+    port open port 443 only. ``allow_http`` also relays requests for http URLs, to
+    port 80.
     """
 
     allow: tuple[str, ...] = ()
+    allow_http: bool = False
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""What the proxy port answers besides CONNECT: its own pages, and registries without TLS."""
+"""What the proxy port answers besides CONNECT: its own pages, and http URLs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from regproxy.web.site import StrictRequest
 
 
 class PlainResource(Resource):
-    """Origin-form requests are for the proxy itself, absolute-form ones for a registry.
+    """Origin-form requests are for the proxy itself, absolute-form ones for others.
 
     Args:
         own: the pages of the proxy.
         registries: answers for the registries.
-        config: which registries are ``plain_http``.
+        others: answers for other hosts, if the configuration has them relayed.
+        config: which registries are ``plain_http``, and ``[relay] allow_http``.
     """
 
-    def __init__(self, own: IResource, registries: IResource, config: Config) -> None:
+    def __init__(
+        self, own: IResource, registries: IResource, others: IResource, config: Config
+    ) -> None:
         super().__init__()
         self._own = own
         self._registries = registries
+        self._others = others
         self._config = config
 
     def getChildWithDefault(self, path: bytes, request: StrictRequest) -> IResource:
@@ -31,8 +35,11 @@ class PlainResource(Resource):
         if host is None:
             child: IResource = self._own.getChildWithDefault(path, request)
             return child
-        if request.form.scheme == "http" and self._config.registry(host).plain_http:
-            return self._registries
+        if request.form.scheme == "http":
+            if self._config.registry(host).plain_http:
+                return self._registries
+            if self._config.relay.allow_http:
+                return self._others
         return Refusal(
             Denied(
                 f"{request.form.scheme}://{host} is not relayed: only registries marked"

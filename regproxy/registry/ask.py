@@ -10,7 +10,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 
 from regproxy.config.model import Auth, RegistrySection
-from regproxy.interfaces import OWN_LOGIN, IBlob
+from regproxy.interfaces import ANYBODY, OWN_LOGIN, IBlob
 from regproxy.oci.media_types import DEFAULT_ACCEPT
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.oci.routes import Route
@@ -24,7 +24,7 @@ class Ask:
     Attributes:
         headers: what may go upstream of the client's header fields.
         authorization: the client's Authorization, which goes to this registry or nowhere;
-            or OWN_LOGIN, for a client that the proxy lets speak in its name.
+            or OWN_LOGIN, for a client that the proxy lets speak in its name, or ANYBODY.
     """
 
     method: bytes
@@ -42,7 +42,9 @@ class Ask:
 
         The proxy's own is one too: what it may read is not public for that.
         """
-        return OWN_LOGIN if self.section.effective_auth is Auth.INJECT else self.authorization
+        if self.section.effective_auth is Auth.INJECT:
+            return OWN_LOGIN
+        return None if self.authorization == ANYBODY else self.authorization
 
     @property
     def accept(self) -> list[bytes]:

@@ -91,7 +91,9 @@ class Permissions:
             Refused: upstream does not let it.
             Unconfirmed: upstream had to be asked and failed.
         """
-        question = (wanted.host, wanted.repository, wanted.digest, ask.login)
+        # Who logs in nowhere may be refused where a guest of a mirror is not.
+        asker = ask.login or ask.authorization
+        question = (wanted.host, wanted.repository, wanted.digest, asker)
         while True:
             known = self._index.membership(wanted.host, wanted.repository, wanted.digest)
             if known is not None and self.trusts(ask, wanted.repository):

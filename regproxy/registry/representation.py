@@ -9,7 +9,8 @@ from twisted.web.http_headers import Headers
 from regproxy.config.model import RegistrySection
 from regproxy.oci.conditional import etag_of, match_failed, none_match
 from regproxy.oci.errors import PreconditionFailed, RangeInvalid
-from regproxy.oci.names import Digest
+from regproxy.oci.mirror import lead_back, links_lead_back
+from regproxy.oci.names import Digest, Host
 from regproxy.oci.ranges import (
     Satisfiable,
     Unsatisfiable,
@@ -91,6 +92,17 @@ def local_location(headers: Headers, section: RegistrySection) -> None:
             origin = base.rstrip("/").encode()
             if value.startswith(origin + b"/"):
                 headers.setRawHeaders(b"location", [value[len(origin) :]])
+
+
+def mirror_references(headers: Headers, host: Host, section: RegistrySection) -> None:
+    """Make a Location and Links that lead to the registry *host* lead there by the mirror.
+
+    A list goes on behind a Link (distribution specification, "Content Discovery").
+    """
+    origins = [f"https://{host}".encode(), *(base.encode() for base in section.upstream)]
+    for name, lead in (b"location", lead_back), (b"link", links_lead_back):
+        if values := headers.getRawHeaders(name):
+            headers.setRawHeaders(name, [lead(value, origins, host) for value in values])
 
 
 def _identify(request: StrictRequest, media_type: str, digest: Digest) -> bytes:

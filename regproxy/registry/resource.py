@@ -20,11 +20,9 @@ from regproxy.oci.errors import (
     BadRequest,
     Denied,
     InternalError,
-    Misdirected,
     OwnFailure,
     RegistryError,
 )
-from regproxy.oci.names import Host
 from regproxy.oci.routes import parse_route
 from regproxy.registry.ask import (
     Answer,
@@ -36,8 +34,14 @@ from regproxy.registry.ask import (
     length_of,
     subject,
 )
+from regproxy.registry.entrance import Door, Entrance, by_name
 from regproxy.registry.errors import answer_to
-from regproxy.registry.representation import describe, describe_content, local_location
+from regproxy.registry.representation import (
+    describe,
+    describe_content,
+    local_location,
+    mirror_references,
+)
 from regproxy.registry.service import READS
 from regproxy.registry.straight import FallbackBlob
 from regproxy.registry.tokens import Answerer
@@ -56,13 +60,17 @@ class RegistryResource(Resource):
         service: answers the questions.
         config: which hosts are registries, and their sections.
         clock: for the pace of relayed bodies.
+        door: tells which registry a request is for.
     """
 
     isLeaf = True
     _log = Logger()
 
-    def __init__(self, service: Answerer, config: Config, clock: IReactorTime) -> None:
+    def __init__(
+        self, service: Answerer, config: Config, clock: IReactorTime, door: Door = by_name
+    ) -> None:
         super().__init__()
+        self._door = door
         self._service = service
         self._config = config
         self._clock = clock
@@ -76,19 +84,24 @@ class RegistryResource(Resource):
 
     async def _answer(self, request: StrictRequest) -> None:
         try:
-            ask = self._read(request)
+            entrance = self._door(request)
+            if entrance.namespace is not None:
+                request.setHeader(b"OCI-Namespace", entrance.namespace.encode())
+            ask = self._read(request, entrance)
             answer = await self._service.answer(ask)
         except RegistryError as error:
             request.answer_error(error)
         except UpstreamError as error:
             request.answer_error(answer_to(error))
         else:
-            await self._render(request, ask, answer)
+            await self._render(request, entrance, ask, answer)
 
-    def _read(self, request: StrictRequest) -> Ask:
-        host = self._host_of(request)
+    def _read(self, request: StrictRequest, entrance: Entrance) -> Ask:
+        if not self._config.intercepts(entrance.host):
+            raise Denied(f"{entrance.host} is not a registry of this proxy: add it to [registries]")
+        host = entrance.host.canonical
         request.note(registry=str(host))
-        route = parse_route(request.form.origin_form)
+        route = parse_route(entrance.target)
         repository, reference = subject(route)
         if reference is not None:
             request.note(repository=repository, reference=reference)
@@ -107,26 +120,9 @@ class RegistryResource(Resource):
             body=None if request.method in READS else request.body,
         )
 
-    def _host_of(self, request: StrictRequest) -> Host:
-        """The registry that is asked.
-
-        Raises:
-            Misdirected: the connection, its SNI and Host do not name the same.
-            Denied: it is not a registry that is intercepted.
-        """
-        entered, asked = request.entry.host, request.authority
-        names = {host for host in (entered, asked) if host is not None}
-        sni = request.server_name() if request.entry.impersonated else None
-        if len(names) > 1 or (sni is not None and any(host.name != sni for host in names)):
-            raise Misdirected("the connection is for another host than the request")
-        if not names:
-            raise BadRequest("no Host header field: which registry is meant?")
-        (host,) = names
-        if not self._config.intercepts(host):
-            raise Denied(f"{host} is not a registry of this proxy: add it to [registries]")
-        return host.canonical
-
-    async def _render(self, request: StrictRequest, ask: Ask, answer: Answer | Made) -> None:
+    async def _render(
+        self, request: StrictRequest, entrance: Entrance, ask: Ask, answer: Answer | Made
+    ) -> None:
         if isinstance(answer, Made):
             self._render_made(request, answer)
             return
@@ -138,7 +134,7 @@ class RegistryResource(Resource):
             case Description():
                 self._render_description(request, answer)
             case Relayed():
-                await self._render_relayed(request, ask, answer)
+                await self._render_relayed(request, entrance, ask, answer)
 
     async def _render_content(self, request: StrictRequest, content: Content) -> None:
         blob = content.blob
@@ -169,7 +165,9 @@ class RegistryResource(Resource):
         request.write(made.body)
         request.finish()
 
-    async def _render_relayed(self, request: StrictRequest, ask: Ask, relayed: Relayed) -> None:
+    async def _render_relayed(
+        self, request: StrictRequest, entrance: Entrance, ask: Ask, relayed: Relayed
+    ) -> None:
         response = relayed.response
         request.setResponseCode(response.code, response.phrase)
         for name, values in response_headers(response.headers).getAllRawHeaders():
@@ -180,6 +178,9 @@ class RegistryResource(Resource):
         # Clients' cookies do not go up either, and the proxy's own session is its own.
         request.responseHeaders.removeHeader(b"set-cookie")
         local_location(request.responseHeaders, ask.section)
+        if entrance.namespace is not None:
+            mirror_references(request.responseHeaders, ask.host, ask.section)
+            request.setHeader(b"OCI-Namespace", entrance.namespace.encode())
         request.setHeader(b"Cache-Status", str(relayed.status).encode())
         await relay(response, request, self._clock, self._config.limits.upstream_idle)
         request.finish()

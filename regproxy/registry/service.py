@@ -33,7 +33,7 @@ READS = (b"GET", b"HEAD")
 _OFFLINE_TOKEN = "offline"
 # What the proxy's own login is for. Not for a token service, whose answer would hand
 # the login to the client: some have their realm below /v2/, as quay.io has.
-_READABLE = (Ping, ManifestRoute, BlobRoute, TagsRoute, ReferrersRoute, CatalogRoute)
+READABLE = (Ping, ManifestRoute, BlobRoute, TagsRoute, ReferrersRoute, CatalogRoute)
 
 
 class RegistryService:
@@ -131,7 +131,7 @@ class RegistryService:
             repository=getattr(ask.route, "repository", None),
             authorization=ask.authorization,
             body=ask.body,
-            inject=ask.method in READS and isinstance(ask.route, _READABLE),
+            inject=ask.method in READS and isinstance(ask.route, READABLE),
         )
         return Relayed(response, CacheStatus(Forward.BYPASS))
 

@@ -195,13 +195,13 @@ class _MeteredFactory(Factory):
 
 
 class MeteredPool(HTTPConnectionPool):
-    """A pool of persistent connections with bounded response heads."""
+    """A pool of connections with bounded response heads, kept for further requests or not."""
 
     maxPersistentPerHost = PERSISTENT
     cachedConnectionTimeout = KEPT_FOR
 
-    def __init__(self, clock: IReactorTime, head_limit: int) -> None:
-        super().__init__(clock)
+    def __init__(self, clock: IReactorTime, head_limit: int, persistent: bool = True) -> None:
+        super().__init__(clock, persistent)
         factory: Any = partial(_MeteredFactory, head_limit)
         self._factory = factory
 

@@ -33,6 +33,14 @@ def request_headers(headers: Headers) -> Headers:
     return _without(headers, _HOP_BY_HOP | _OWN_TO_REQUEST)
 
 
+def relayed_headers(headers: Headers) -> Headers:
+    """The fields of a request that is only relayed: all that are about the message.
+
+    Host, Content-Length and Expect are set anew, as the target and the body are.
+    """
+    return _without(headers, _HOP_BY_HOP | {b"host", b"content-length", b"expect"})
+
+
 def response_headers(headers: Headers) -> Headers:
     """The fields of an upstream's answer that go to the client.
 

@@ -44,7 +44,7 @@ from regproxy.web.stall import StallWatch
 from regproxy.web.target import TargetForm, parse_target
 
 # What an error keeps of the fields that were set before it.
-_OF_EVERY_ANSWER: Final = frozenset({b"date", b"connection"})
+_OF_EVERY_ANSWER: Final = frozenset({b"date", b"connection", b"oci-namespace"})
 
 # The body of a GET or HEAD means nothing (RFC 9110 section 9.3.1). Some clients send one.
 MEANINGLESS_BODY: Final = 64 * 1024

@@ -11,6 +11,8 @@ from regproxy.oci.errors import BadRequest
 from regproxy.oci.names import Host
 
 _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+# RFC 3986 section 2: all that a URI consists of.
+_PRINTABLE: Final = re.compile(rb"[!-~]*")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -53,8 +55,8 @@ def parse_target(method: bytes, target: bytes, *, secure: bool) -> TargetForm:
     # The messages do not show the target: it may hold a secret.
     if method == b"CONNECT":
         raise BadRequest("CONNECT must be the first request on a connection to the proxy port")
-    if not target.isascii():
-        raise BadRequest("request target is not ASCII (RFC 3986 section 2)")
+    if not _PRINTABLE.fullmatch(target):
+        raise BadRequest("request target is not printable ASCII (RFC 3986 section 2)")
     scheme = "https" if secure else "http"
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
         return TargetForm(target, scheme)
