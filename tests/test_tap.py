@@ -180,6 +180,7 @@ class ListenerTests(SynchronousTestCase):
     def test_sections(self) -> None:
         """Every way in that has a section."""
         text = 'data = "/srv"\n[tls]\nlisten = ["tcp:443"]\nhttp_listen = ["tcp:80"]'
+        text += '\n[mirror]\nlisten = ["tcp:5000"]'
         config = loads(text, "f", data=None)
         self.assertEqual(
             listeners(config),
@@ -187,6 +188,7 @@ class ListenerTests(SynchronousTestCase):
                 "proxy": ("tcp:3128",),
                 "tls": ("tcp:443",),
                 "http": ("tcp:80",),
+                "mirror": ("tcp:5000",),
                 "management": ("tcp:8080:interface=127.0.0.1",),
             },
         )

@@ -15,14 +15,14 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.config.model import Config, ProxySection, RegistrySection, TLSSection
+from regproxy.config.model import Config, ProxySection, RegistrySection, RelaySection, TLSSection
 from regproxy.oci.names import Host
 from regproxy.tls.errors import CAError
 from regproxy.web.access_log import AccessRecord
 from regproxy.wiring import Foundation, House
 from tests.support.front import Answer
 from tests.support.memory_network import MemoryNetwork
-from tests.support.scripted_site import Say, ScriptedSite
+from tests.support.scripted_site import Asked, Say, ScriptedSite
 from tests.support.streams import MemoryStream
 
 PLAIN = Host("plain.example.com", 80)
@@ -180,6 +180,35 @@ class WaysTests(WiringTestCase):
         answer = self.get("proxy", f"http://{PLAIN.name}/v2/", PLAIN.name)
         self.assertEqual((answer.body, answer["X-From"]), (b"{}", "upstream"))
         self.assertEqual(self.registry.asked[0].header(b"host"), PLAIN.name.encode())
+
+    def test_other_http(self) -> None:
+        """Other http URLs are relayed where the configuration says so."""
+        self.network.serve("site.example.com", "8.8.4.4", 80, self.registry)
+        url = "http://site.example.com/page"
+        self.assertEqual(self.get("proxy", url, "site.example.com").status, 403)
+        config = evolve(self.config, relay=RelaySection(allow_http=True))
+        house = House.build(self.foundation, config)
+        answer = self.get("proxy", url, "site.example.com", house)
+        self.assertEqual((answer.body, answer["X-From"]), (b"{}", "upstream"))
+        self.assertEqual(self.network.dialled, [("8.8.4.4", 80)])
+
+    def test_mirror(self) -> None:
+        """By the mirror, which answers for guests what anybody may read."""
+        realm = f"http://{PLAIN.name}/token"
+        challenge = f'Bearer realm="{realm}",service="x"'.encode()
+
+        def say(asked: Asked) -> Say:
+            if asked.uri.startswith(b"/token"):
+                return Say(200, {}, b'{"token": "anybody"}')
+            if asked.header(b"authorization") == b"Bearer anybody":
+                return Say(200, {b"Link": b"</v2/app/tags/list?last=b>"}, b"{}")
+            return Say(401, {b"WWW-Authenticate": challenge})
+
+        self.registry.answerer = say
+        answer = self.get("mirror", f"/v2/{PLAIN}/app/tags/list", "mirror.example.com:5000")
+        self.assertEqual((answer.status, answer.body), (200, b"{}"))
+        self.assertEqual(answer["OCI-Namespace"], str(PLAIN))
+        self.assertEqual(answer["Link"], "</v2/app/tags/list?last=b&ns=plain.example.com%3A80>")
 
     def test_connect(self) -> None:
         """Through CONNECT: the proxy's certificate for that name, then the registry."""

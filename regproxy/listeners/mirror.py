@@ -19,7 +19,7 @@ from regproxy.web.site import StrictRequest
 
 @frozen
 class MirrorDoor:
-    """Finds the registry in the query, in the path, or in the configuration: ``default_registry``."""
+    """Finds the registry in the query, in the path, or, as the default, in *config*."""
 
     config: Config
 

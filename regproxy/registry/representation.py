@@ -99,7 +99,7 @@ def mirror_references(headers: Headers, host: Host, section: RegistrySection) ->
 
     A list goes on behind a Link (distribution specification, "Content Discovery").
     """
-    origins = [f"https://{host}".encode(), *(base.encode() for base in section.upstream)]
+    origins = [base.rstrip("/").encode() for base in (f"https://{host}", *section.upstream)]
     for name, lead in (b"location", lead_back), (b"link", links_lead_back):
         if values := headers.getRawHeaders(name):
             headers.setRawHeaders(name, [lead(value, origins, host) for value in values])

@@ -33,6 +33,7 @@ from regproxy.config.model import (
     HostPattern,
     InterceptionSection,
     LimitsSection,
+    MirrorSection,
     ProxySection,
     Push,
     RegistrySection,
@@ -51,7 +52,7 @@ NO_LOGIN = (
     " or a login in credentials.docker_config"
 )
 
-# The example of the documentation, but for [mirror] and [dns].
+# The example of the documentation, but for [dns].
 EXAMPLE = r"""
 data = "/var/lib/regproxy"
 
@@ -60,6 +61,9 @@ listen = ["tcp:3128"]
 
 [tls]
 listen = ["tcp:443"]
+
+[mirror]
+listen = ["tcp:5000"]
 
 [management]
 listen = ["tcp:8080:interface=127.0.0.1"]
@@ -134,6 +138,7 @@ class LoadsTests(SynchronousTestCase):
         config = loads(EXAMPLE, "f", data=None, read=read)
         self.assertEqual(config.data, Path("/var/lib/regproxy"))
         self.assertEqual(config.tls.listen, ("tcp:443",))
+        self.assertEqual(config.mirror, MirrorSection(("tcp:5000",), Host(DOCKER_HUB)))
         self.assertEqual(config.cache.inactive, 60 * 86400.0)
         self.assertEqual(
             config.registries[Host(DOCKER_HUB)],
@@ -194,7 +199,9 @@ class LoadsTests(SynchronousTestCase):
             ),
             "[proxy]\ntls_names = ['a', '*.b']": r"^proxy\.tls_names\[1\]: .*found '\*\.b'$",
             "[proxy]\ntls_names = ['a:3128']": r"^proxy\.tls_names\[0\]: .*found 'a:3128'$",
-            "[mirror]\nlisten = ['tcp:5000']": r"^mirror\.listen: not available in this version",
+            "[mirror]\nlisten = ['']": r"^mirror\.listen\[0\]: expected an endpoint",
+            "[mirror]\ndefault_registry = 'a/b'": r"^mirror\.default_registry: invalid host 'a/b'",
+            "[mirror]\ndefault_registry = 1": r"^mirror\.default_registry: expected a text",
             "[dns]\nlisten = ['x']": r"^dns\.listen: not available in this version: .*found 'x'$",
             "[relay]\nallow = ['10.0.0.0/8', 'x']": r"^relay\.allow\[1\]: .*found 'x'$",
             "[cache]\nmax_size = 0": r"^cache\.max_size: expected more than 0, found 0$",
@@ -211,6 +218,17 @@ class LoadsTests(SynchronousTestCase):
         self.assertEqual(names, ("proxy.example", "2001:db8::1", "10.0.0.5"))
         text = "[tls]\ndefault_registry = 'Docker.io'"
         self.assertEqual(loads(text, "f", data=DATA).tls.default_registry, Host(DOCKER_HUB))
+
+    def test_default_registry(self) -> None:
+        """A host, by any of its names; Docker Hub if nothing is said."""
+        for text, host in (
+            ("", Host(DOCKER_HUB)),
+            ("default_registry = 'docker.io'", Host(DOCKER_HUB)),
+            ("default_registry = 'Registry.example.com:5000'", Host("registry.example.com", 5000)),
+        ):
+            config = loads(f"[mirror]\n{text}", "f", data=DATA)
+            self.assertEqual(config.mirror.default_registry, host)
+            self.assertEqual(loads(effective(config), "f", data=None), config)
 
 
 class RegistryTests(SynchronousTestCase):

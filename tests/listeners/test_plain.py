@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.static import Data
 
-from regproxy.config.model import Config, RegistrySection
+from regproxy.config.model import Config, RegistrySection, RelaySection
 from regproxy.listeners.plain import PlainResource
 from regproxy.oci.names import Host
 from regproxy.web.access_log import AccessLog
@@ -26,23 +27,27 @@ CONFIG = Config(
 )
 
 
-class _Registries(Resource):
+class _Says(Resource):
     isLeaf = True
 
+    def __init__(self, text: bytes) -> None:
+        super().__init__()
+        self._text = text
+
     def render(self, request: object) -> bytes:
-        return b"registries"
+        return self._text
 
 
 class PlainTests(SynchronousTestCase):
     """The proxy port as an HTTP server and as a proxy for http URLs."""
 
-    def get(self, target: str, host: str, method: str = "GET") -> Answer:
+    def get(self, target: str, host: str, method: str = "GET", config: Config = CONFIG) -> Answer:
         own = Resource()
         own.putChild(b"", Data(b"welcome", "text/plain"))
         own.putChild(b"healthz", Data(b"ok", "text/plain"))
         clock = Clock()
         site = StrictSite(
-            PlainResource(own, _Registries(), CONFIG),
+            PlainResource(own, _Says(b"registries"), _Says(b"others"), config),
             Entry("proxy"),
             Limits(30.0, 30.0, 30.0),
             clock,
@@ -80,6 +85,19 @@ class PlainTests(SynchronousTestCase):
             self.assertEqual((answer.status, answer.error["code"]), (403, "DENIED"), url)
             self.assertEqual(answer["Proxy-Status"], "regproxy; error=http_request_denied")
         self.assertEqual(self.get("http://example.org/", "example.org", "HEAD").status, 403)
+
+    def test_allowed(self) -> None:
+        """Other http URLs where that is configured; never https ones, and registries as before."""
+        config = evolve(CONFIG, relay=RelaySection(allow_http=True))
+        for url, host, body in (
+            ("http://example.org/a?b", "example.org", b"others"),
+            ("http://example.org:8080/", "example.org:8080", b"others"),
+            ("http://plain.example.com/v2/", "plain.example.com", b"registries"),
+        ):
+            self.assertEqual(self.get(url, host, config=config).body, body)
+        url = "https://example.org/"
+        self.assertEqual(self.get(url, "example.org", config=config).status, 403)
+        self.assertEqual(self.get("/", "example.org", config=config).body, b"welcome")
 
     def test_other_host(self) -> None:
         """Target and Host have to agree."""

@@ -6,8 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from regproxy.config.model import RegistrySection
-from regproxy.oci.names import Digest
-from regproxy.registry.representation import local_location
+from regproxy.oci.names import Digest, Host
+from regproxy.registry.representation import local_location, mirror_references
 from tests.support.front import OPEN, FrontTestCase
 from tests.support.upstream import Reply
 
@@ -166,3 +166,37 @@ class LocationTests(SynchronousTestCase):
             "https://10.0.0.7:5000.example.com/x",
         ):
             self.assertEqual(self.location(value, "https://10.0.0.7:5000"), value)
+
+
+class MirrorReferencesTests(SynchronousTestCase):
+    """mirror_references"""
+
+    def test_fields(self) -> None:
+        """Every line of both fields, at the registry's name and at its upstream's address."""
+        headers = Headers(
+            {
+                "Location": ["https://10.0.0.7:5000/v2/app/blobs/uploads/7?a=b"],
+                "Link": ['<https://a.b/v2/_catalog?last=x>; rel="next"', "</help>; rel=help"],
+                "Content-Location": ["/v2/app"],
+            }
+        )
+        section = RegistrySection(upstream=("https://10.0.0.7:5000/",))
+        mirror_references(headers, Host("a.b"), section)
+        self.assertEqual(
+            headers,
+            Headers(
+                {
+                    "Location": ["/v2/app/blobs/uploads/7?a=b&ns=a.b"],
+                    "Link": [
+                        '</v2/_catalog?last=x&ns=a.b>; rel="next"',
+                        "</help?ns=a.b>; rel=help",
+                    ],
+                    "Content-Location": ["/v2/app"],
+                }
+            ),
+        )
+
+    def test_none(self) -> None:
+        headers = Headers({"Date": ["x"]})
+        mirror_references(headers, Host("a.b"), RegistrySection())
+        self.assertEqual(headers, Headers({"Date": ["x"]}))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from regproxy.web.headers import request_headers, response_headers
+from regproxy.web.headers import relayed_headers, request_headers, response_headers
 
 NAMES = st.sampled_from(
     [b"Accept", b"X-One", b"X-Two", b"Link", b"Te", b"Keep-Alive", b"Authorization", b"Host"]
@@ -44,6 +44,36 @@ class RequestHeadersTests(SynchronousTestCase):
         sent = Headers({b"Host": [b"r.test"]})
         request_headers(sent)
         self.assertTrue(sent.hasHeader(b"host"))
+
+
+class RelayedHeadersTests(SynchronousTestCase):
+    def test_the_message_crosses(self) -> None:
+        """Logins and cookies are the host's business, as codings are."""
+        sent = Headers(
+            {
+                b"Authorization": [b"Basic eA=="],
+                b"Cookie": [b"a=b"],
+                b"Accept-Encoding": [b"gzip"],
+                b"If-None-Match": [b'"x"'],
+            }
+        )
+        self.assertEqual(relayed_headers(sent), sent)
+
+    def test_the_connection_stays(self) -> None:
+        for name in (
+            b"Host",
+            b"Content-Length",
+            b"Expect",
+            b"Proxy-Authorization",
+            b"Proxy-Connection",
+            b"Transfer-Encoding",
+            b"Connection",
+            b"Upgrade",
+            b"TE",
+        ):
+            self.assertEqual(names(relayed_headers(Headers({name: [b"x"]}))), set(), name)
+        sent = Headers({b"Connection": [b"close, X-Private"], b"X-Private": [b"y"]})
+        self.assertEqual(names(relayed_headers(sent)), set())
 
 
 class ResponseHeadersTests(SynchronousTestCase):
