@@ -10,7 +10,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from regproxy.config.model import Config
-from regproxy.oci.errors import BadRequest
+from regproxy.oci.errors import BadRequest, MethodNotAllowed
 from regproxy.oci.mirror import parse_mirror_target
 from regproxy.registry.entrance import Entrance
 from regproxy.registry.service import READS
@@ -29,11 +29,17 @@ class MirrorDoor:
         Raises:
             BadRequest: the client takes this for a proxy, or what it sends for a registry
                 is none.
+            MethodNotAllowed: it pushes without saying where to. containerd sends ``ns``
+                with pulls only: the image would go to another registry than it is for.
         """
         if request.form.host is not None:
             raise BadRequest("this is a mirror and no proxy: it takes no absolute URLs")
         read = parse_mirror_target(request.form.origin_form)
         if read.host is None or read.namespace is None:
+            if request.method not in READS:
+                error = MethodNotAllowed("a push by a mirror needs its registry in the path")
+                error.headers["Allow"] = "GET, HEAD"
+                raise error
             default = self.config.mirror.default_registry
             return Entrance(default, read.target, str(default))
         # Of Docker Hub's names the configuration may have only the one that clients dial.

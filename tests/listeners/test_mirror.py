@@ -242,6 +242,19 @@ class PushTests(MirrorTestCase):
         self.assertEqual(self.through(f"{target}?ns={OPEN}", "PUT", MANIFEST).status, 401)
         self.assertEqual([asked.authorization for asked in self.upstream.asked], [None])
 
+    def test_unnamed(self) -> None:
+        """A push that does not say where to goes nowhere."""
+        self.start(evolve(self.config, interception=HUB_ALONE))
+        for method, target in (
+            ("POST", "/v2/app/blobs/uploads/"),
+            ("PUT", "/v2/app/manifests/latest"),
+            ("DELETE", "/v2/app/manifests/latest"),
+            ("POST", "/v2/"),
+        ):
+            answer = self.through(target, method)
+            self.assertEqual((answer.status, answer["Allow"]), (405, "GET, HEAD"))
+        self.assertAsked()
+
     def test_denied(self) -> None:
         answer = self.through(f"/v2/{DENY}/app/blobs/uploads/", "POST")
         self.assertEqual((answer.status, answer["Allow"]), (405, "GET, HEAD"))

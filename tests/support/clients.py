@@ -7,6 +7,7 @@ outside their directory: storage, sockets, logins and caches are all below it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -106,12 +107,13 @@ class Docker(Client):
     not_found = "manifest unknown"
     unauthorized = "unauthorized|denied|no basic auth credentials"
 
-    def __init__(self, directory: Path, proxy_url: str, ca_file: Path) -> None:
+    def __init__(self, directory: Path, proxy_url: str, ca_file: Path, *mirrors: str) -> None:
+        """*mirrors* are the URLs of ``registry-mirrors``."""
         super().__init__(directory, proxy_url, ca_file)
         self._sockets = short_directory()
         self._host = f"unix://{self._sockets}/docker.sock"
         config = directory / "daemon.json"
-        config.write_text("{}")
+        config.write_text(json.dumps({"registry-mirrors": mirrors}))
         arguments = [
             # It makes /run/docker/plugins whatever its options say.
             *hiding(Path("/run"), program("dockerd")),
@@ -157,6 +159,8 @@ class Docker(Client):
 
     def pull(self, reference: str, login: Login | None = None) -> Result:
         host = reference.partition("/")[0]
+        if host == "docker.io":
+            host = "https://index.docker.io/v1/"
         write_logins(self.directory / "docker-config" / "config.json", login, host)
         return self.docker("pull", reference)
 
@@ -232,9 +236,27 @@ class Containerd(Client):
             env=self.env,
         )
 
+    def configure(self, host: str, hosts_toml: str) -> None:
+        """Say how the registry *host* is reached (containerd's ``docs/hosts.md``)."""
+        # A name with a port has its colons replaced, as some file systems want it.
+        directory = self._hosts / re.sub(r":([0-9]+)$", r"_\1_", host)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "hosts.toml").write_text(hosts_toml)
+
+    @property
+    def _hosts(self) -> Path:
+        return self.directory / "certs.d"
+
     def pull(self, reference: str, login: Login | None = None) -> Result:
+        return self.ctr("images", "pull", *self._options(login), reference)
+
+    def push(self, image: str, reference: str, login: Login | None = None) -> Result:
+        """Push what was pulled as *image* as *reference*."""
+        return self.ctr("images", "push", *self._options(login), reference, image)
+
+    def _options(self, login: Login | None) -> list[str]:
         user = [] if login is None else ["--user", f"{login.user}:{login.password}"]
-        return self.ctr("images", "pull", *user, reference)
+        return [*user, "--hosts-dir", str(self._hosts)] if self._hosts.exists() else user
 
     def image_id(self, reference: str) -> str:
         row = self.ctr("images", "ls", f"name=={reference}").check()
@@ -275,6 +297,7 @@ class Podman(Client):
             file = directory / f"{variable.lower()}.conf"
             file.write_text(content)
             self.env[variable] = str(file)
+        self.registries_conf = Path(self.env["CONTAINERS_REGISTRIES_CONF"])
         self._logins = directory / "auth.json"
         self.env["REGISTRY_AUTH_FILE"] = str(self._logins)
         self._policy = policy_file(directory)
@@ -329,9 +352,8 @@ class Skopeo(Client):
 
     def __init__(self, directory: Path, proxy_url: str, ca_file: Path) -> None:
         super().__init__(directory, proxy_url, ca_file)
-        registries = directory / "registries.conf"
-        registries.write_text("unqualified-search-registries = []\n")
-        self.env["CONTAINERS_REGISTRIES_CONF"] = str(registries)
+        self.registries_conf = directory / "registries.conf"
+        self.registries_conf.write_text("unqualified-search-registries = []\n")
         self.env["REGISTRY_AUTH_FILE"] = str(directory / "auth.json")
         # The cache of blob locations is in /var/lib for root, in XDG_DATA_HOME for others.
         self.env["_CONTAINERS_ROOTLESS_UID"] = "1"
@@ -340,7 +362,9 @@ class Skopeo(Client):
 
     def skopeo(self, *arguments: str) -> Result:
         """Run the skopeo command."""
-        return run(program("skopeo"), "--policy", str(self._policy), *arguments, env=self.env)
+        # The variable that podman knows is none of skopeo's.
+        options = ("--policy", str(self._policy), "--registries-conf", str(self.registries_conf))
+        return run(program("skopeo"), *options, *arguments, env=self.env)
 
     def copied(self, reference: str) -> Path:
         """The directory that a pull of *reference* makes (containers-transports(5), "dir")."""

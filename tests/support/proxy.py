@@ -17,6 +17,7 @@ from attrs import frozen
 
 from tests.support.process import Process, environment, free_port
 from tests.support.programs import twistd
+from tests.support.registry import Keys
 
 ADDRESS: Final = "127.0.0.1"
 
@@ -137,3 +138,22 @@ class Proxy:
                 return bytes(response.read())
         except OSError:
             return None
+
+
+class Mirror(Proxy):
+    """A running regproxy with a ``[mirror]`` listener, too, and one more with TLS.
+
+    Attributes:
+        authority: where the plain one is: the name of this registry for clients.
+        secure_authority: where the other one is, with the certificate of *keys*.
+    """
+
+    def __init__(self, directory: Path, tables: Tables, keys: Keys) -> None:
+        plain, secure = free_port(), free_port()
+        self.authority = f"{ADDRESS}:{plain}"
+        self.secure_authority = f"{ADDRESS}:{secure}"
+        listen = [
+            f"tcp:{plain}:interface={ADDRESS}",
+            f"ssl:{secure}:interface={ADDRESS}:privateKey={keys.key}:certKey={keys.certificate}",
+        ]
+        super().__init__(directory, {"mirror": {"listen": listen}, **tables})

@@ -11,7 +11,7 @@ import urllib.parse
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
@@ -82,6 +82,9 @@ def _write(path: Path, content: bytes) -> Path:
 class Server:
     """An upstream server of a test, with an access log on its output."""
 
+    #: Whether it speaks TLS.
+    tls: ClassVar = True
+
     def __init__(self, name: str, arguments: list[str], port: int, keys: Keys, log: Path) -> None:
         self.port = port
         self.keys = keys
@@ -95,10 +98,12 @@ class Server:
     @property
     def url(self) -> str:
         """Where the server is, without a path."""
-        return f"https://{ADDRESS}:{self.port}"
+        return f"http{'s' if self.tls else ''}://{ADDRESS}:{self.port}"
 
-    def connect(self) -> http.client.HTTPSConnection:
+    def connect(self) -> http.client.HTTPConnection:
         """A connection straight to the server."""
+        if not self.tls:
+            return http.client.HTTPConnection(ADDRESS, self.port, timeout=30)
         context = ssl.create_default_context(cafile=str(self.keys.ca))
         return http.client.HTTPSConnection(ADDRESS, self.port, timeout=30, context=context)
 
@@ -176,11 +181,11 @@ class Registry(Server):
             "version": "0.1",
             "log": {"level": "error"},
             "storage": {"filesystem": {"rootdirectory": str(directory / "storage")}},
-            "http": {
-                "addr": f"{ADDRESS}:{port}",
-                "tls": {"certificate": str(keys.certificate), "key": str(keys.key)},
-            },
+            "http": {"addr": f"{ADDRESS}:{port}"},
         }
+        if self.tls:
+            tls = {"certificate": str(keys.certificate), "key": str(keys.key)}
+            config["http"]["tls"] = tls
         if auth is not None:
             config["auth"] = auth
         # JSON is YAML.
@@ -240,7 +245,7 @@ class Registry(Server):
 
     @staticmethod
     def _push_image(
-        connection: http.client.HTTPSConnection,
+        connection: http.client.HTTPConnection,
         headers: dict[str, str],
         repository: str,
         image: Image,
@@ -251,8 +256,14 @@ class Registry(Server):
         _put_manifest(connection, headers, repository, image.manifest, reference)
 
 
+class PlainRegistry(Registry):
+    """A docker-registry without TLS."""
+
+    tls = False
+
+
 def _put_blob(
-    connection: http.client.HTTPSConnection,
+    connection: http.client.HTTPConnection,
     headers: dict[str, str],
     repository: str,
     blob: Content,
@@ -267,7 +278,7 @@ def _put_blob(
 
 
 def _put_manifest(
-    connection: http.client.HTTPSConnection,
+    connection: http.client.HTTPConnection,
     headers: dict[str, str],
     repository: str,
     manifest: Content,
@@ -279,7 +290,7 @@ def _put_manifest(
 
 
 def _send(
-    connection: http.client.HTTPSConnection,
+    connection: http.client.HTTPConnection,
     method: str,
     target: str,
     headers: dict[str, str],

@@ -23,8 +23,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import images
 from tests.support.clients import Client
 from tests.support.images import Image
+from tests.support.internet import Internet
 from tests.support.process import Process
-from tests.support.proxy import Proxy, Value
+from tests.support.proxy import Mirror, Proxy, Value
 from tests.support.registry import ADDRESS, ALICE, Keys, Registry, Server, TokenServer
 
 AUTH_HOST: Final = "auth.example.test"
@@ -37,6 +38,8 @@ OPEN_HOST: Final = "other.example.test:5443"
 #: The registries of TOKEN_HOST and PASSWORD_HOST once more; here the proxy logs in.
 INJECT_TOKEN_HOST: Final = "inject-token.example.test"
 INJECT_PASSWORD_HOST: Final = "inject.example.test"
+#: The registry of TOKEN_HOST as Docker Hub.
+HUB_HOST: Final = "registry-1.docker.io"
 
 AnyClient = TypeVar("AnyClient", bound=Client)
 
@@ -48,6 +51,7 @@ class Stage:
         self.directory = directory
         self._stack = ExitStack()
         self._clients: dict[type[Client], Client] = {}
+        self._straight: dict[type[Client], Client] = {}
         self.processes: list[Process] = []
         try:
             self._start()
@@ -56,7 +60,8 @@ class Stage:
             raise
 
     def _start(self) -> None:
-        self.keys = keys = Keys.make(self.directory)
+        names = (host.partition(":")[0] for host in (HUB_HOST, AUTH_HOST, TOKEN_HOST, OPEN_HOST))
+        self.keys = keys = Keys.make(self.directory, *names)
         realm = f"https://{AUTH_HOST}/token"
         self.tokens = self._server(TokenServer(self.directory, keys, realm=realm))
         self.token_registry = self._server(
@@ -74,6 +79,7 @@ class Stage:
             OPEN_HOST: self.open_registry,
             INJECT_TOKEN_HOST: self.token_registry,
             INJECT_PASSWORD_HOST: self.password_registry,
+            HUB_HOST: self.token_registry,
         }
 
     AnyServer = TypeVar("AnyServer", bound=Server)
@@ -125,6 +131,35 @@ class Stage:
         self._stack.callback(proxy.process.stop)
         self.processes.append(proxy.process)
         return proxy
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        """The proxy that clients have as their mirror."""
+        mirror = Mirror(self.subdirectory("mirror"), self.registries(), self.keys)
+        # A test may have started it anew.
+        self._stack.callback(lambda: mirror.process.stop())
+        return mirror
+
+    @cached_property
+    def internet(self) -> Internet:
+        """The way to the upstreams without a proxy."""
+        internet = Internet({host: server.port for host, server in self.upstreams.items()})
+        self._stack.callback(internet.close)
+        return internet
+
+    def straight_client(self, kind: type[AnyClient], *arguments: str) -> AnyClient:
+        """The client of this *kind* that reaches the upstreams themselves.
+
+        *arguments* are those of its kind, when it is first asked for.
+        """
+        if kind not in self._straight:
+            directory = self.directory / f"straight-{kind.__name__.lower()}"
+            made = kind(directory, self.internet.url, self.keys.ca, *arguments)
+            self._stack.callback(made.close)
+            self._straight[kind] = made
+        found = self._straight[kind]
+        assert isinstance(found, kind)
+        return found
 
     def client(self, kind: type[AnyClient]) -> AnyClient:
         """The client of this *kind* that goes through :attr:`proxy`."""
