@@ -24,7 +24,7 @@ from twisted.web.resource import IResource
 from regproxy import __version__
 from regproxy.config.model import Config, RegistrySection
 from regproxy.listeners.connect import ConnectFactory
-from regproxy.listeners.mirror import MirrorDoor, MirrorResource
+from regproxy.listeners.mirror import MirrorDoor, MirrorResource, MirrorSite
 from regproxy.listeners.plain import PlainResource
 from regproxy.listeners.redirect import RedirectResource
 from regproxy.listeners.relay import RelayResource
@@ -169,9 +169,11 @@ class House:
             foundation.authority.certificate_pem, _facts(foundation, config)
         )
 
-        def site(resource: IResource, entry: Entry) -> StrictSite:
+        def site(
+            resource: IResource, entry: Entry, kind: type[StrictSite] = StrictSite
+        ) -> StrictSite:
             limits = config.limits
-            return StrictSite(
+            return kind(
                 resource,
                 entry,
                 Limits(limits.request_head, limits.client_idle, limits.client_stall),
@@ -226,7 +228,7 @@ class House:
                 log_refusal=partial(_log_refusal, foundation.access_log),
             ),
             "http": site(RedirectResource(registries, config), Entry("http")),
-            "mirror": site(MirrorResource(mirrored), Entry("mirror")),
+            "mirror": site(MirrorResource(mirrored), Entry("mirror"), MirrorSite),
             "management": site(management, Entry("management")),
         }
         return cls(config, upstream, ways)

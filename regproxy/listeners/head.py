@@ -28,7 +28,7 @@ ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 _METHOD: Final = b"CONNECT "
 # The record type "handshake" (RFC 8446 section 5.1), no character of a method.
-_TLS_HANDSHAKE: Final = b"\x16"
+TLS_HANDSHAKE: Final = b"\x16"
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _REQUEST_LINE = re.compile(rb"CONNECT ([^ ]+) HTTP/([0-9]\.[0-9])")
@@ -103,7 +103,7 @@ def parse(data: bytes) -> tuple[Opening, bytes] | None:
     Raises:
         RegistryError: a CONNECT that is malformed, too large, or for two hosts.
     """
-    if data.startswith(_TLS_HANDSHAKE):
+    if data.startswith(TLS_HANDSHAKE):
         return Other.TLS, data
     if data == b"\r":
         return None

@@ -5,16 +5,20 @@ It only finds out which of them a request is for, and hands it on.
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from attrs import frozen
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from regproxy.config.model import Config
+from regproxy.listeners.head import TLS_HANDSHAKE
 from regproxy.oci.errors import BadRequest, MethodNotAllowed
 from regproxy.oci.mirror import parse_mirror_target
 from regproxy.registry.entrance import Entrance
 from regproxy.registry.service import READS
-from regproxy.web.site import StrictRequest
+from regproxy.web.channel import StrictChannel
+from regproxy.web.site import StrictRequest, StrictSite
 
 
 @frozen
@@ -44,6 +48,30 @@ class MirrorDoor:
             return Entrance(default, read.target, str(default))
         # Of Docker Hub's names the configuration may have only the one that clients dial.
         return Entrance(read.host.canonical, read.target, read.namespace)
+
+
+class MirrorChannel(StrictChannel):
+    """A connection to a mirror.
+
+    Where plain HTTP is allowed, podman and dockerd try TLS first, and would wait ten seconds
+    for an answer to it. This one their common library (Go's ``net/http``) understands.
+    """
+
+    _begun = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """More of a request, unless the first of all is a TLS handshake."""
+        first, self._begun = not self._begun, True
+        if first and data.startswith(TLS_HANDSHAKE):
+            self._refuse(HTTPStatus.BAD_REQUEST, "this port speaks HTTP without TLS")
+        else:
+            super().dataReceived(data)
+
+
+class MirrorSite(StrictSite):
+    """The site of a mirror."""
+
+    protocol = MirrorChannel
 
 
 class MirrorResource(Resource):

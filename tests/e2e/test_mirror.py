@@ -10,7 +10,14 @@ from tests.support import images
 from tests.support.clients import Client, Containerd, Docker, Podman, Skopeo
 from tests.support.programs import needs, needs_root
 from tests.support.registry import ALICE
-from tests.support.stage import AUTH_HOST, HUB_HOST, INJECT_TOKEN_HOST, OPEN_HOST, TOKEN_HOST
+from tests.support.stage import (
+    AUTH_HOST,
+    HUB_HOST,
+    INJECT_PASSWORD_HOST,
+    INJECT_TOKEN_HOST,
+    OPEN_HOST,
+    TOKEN_HOST,
+)
 
 
 def hosts_toml(server: str, mirror: str, *capabilities: str) -> str:
@@ -65,6 +72,15 @@ class ContainerdTests(mirrors.PrefixTests):
         text = hosts_toml(HUB_HOST, endpoint) + "  override_path = true\n"
         self.containerd.configure("docker.io", text)
         self.check_mirrored(self.client, HUB_HOST, f"docker.io/{repository}:latest", image)
+
+    def test_all_registries(self) -> None:
+        """One file for all that have none of their own."""
+        repository = self.repository("private")
+        image = self.publish(INJECT_PASSWORD_HOST, repository)
+        url = f"http://{self.mirror.authority}"
+        self.containerd.configure("_default", hosts_toml("", url).partition("\n")[2])
+        reference = f"{INJECT_PASSWORD_HOST}/{repository}:latest"
+        self.check_mirrored(self.client, INJECT_PASSWORD_HOST, reference, image)
 
     def test_tls(self) -> None:
         """A mirror with TLS."""

@@ -8,13 +8,13 @@ from attrs import evolve
 
 from regproxy.config.model import Auth, Config, HostPattern, InterceptionSection, MirrorSection
 from regproxy.interfaces import ANYBODY
-from regproxy.listeners.mirror import MirrorDoor, MirrorResource
+from regproxy.listeners.mirror import MirrorDoor, MirrorResource, MirrorSite
 from regproxy.oci.names import DOCKER_HUB, Digest, Host
 from regproxy.registry.guests import Guests
 from regproxy.registry.resource import RegistryResource
 from regproxy.registry.service import RegistryService
 from regproxy.registry.tokens import Answerer
-from regproxy.web.site import Entry, Limits, StrictSite
+from regproxy.web.site import Entry, Limits
 from tests.support.front import (
     DENY,
     MOVED,
@@ -38,7 +38,7 @@ class MirrorTestCase(FrontTestCase):
 
     def before(self, service: RegistryService, config: Config) -> Answerer:
         resource = RegistryResource(Guests(service), config, self.clock, MirrorDoor(config))
-        self.mirror = StrictSite(
+        self.mirror = MirrorSite(
             MirrorResource(resource),
             Entry("mirror"),
             Limits(30.0, 300.0, 300.0),
@@ -133,6 +133,35 @@ class WaysTests(MirrorTestCase):
         for target in f"/v2/?ns={OPEN}", f"/v2/{OPEN}/", f"/v2/{OPEN}":
             self.assertEqual(self.through(target).status, 200)
             self.assertAsked(f"GET {OPEN}/v2/")
+
+
+class TLSTests(MirrorTestCase):
+    """Clients that try TLS on the plain port."""
+
+    def send(self, *pieces: bytes) -> Client:
+        client = Client(self.mirror, self.clock, secure=False)
+        for piece in pieces:
+            client.stream.send(piece)
+        return client
+
+    def test_refused(self) -> None:
+        """At once, and with an answer that begins as HTTP does: Go's client knows that."""
+        client = self.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        answer = client.answer()
+        self.assertEqual((answer.status, answer["Connection"]), (400, "close"))
+        self.assertIn("without TLS", answer.error["message"])
+        self.assertTrue(client.stream.write_closed or client.stream.disconnecting)
+        (record,) = self.log.records
+        self.assertEqual((record.way, record.status), ("mirror", 400))
+
+    def test_body(self) -> None:
+        """Only the first byte of a connection can be one: a body has all."""
+        target = f"{OPEN}/v2/app/blobs/uploads/7"
+        self.upstream.on("PATCH", target, Reply(202))
+        head = f"PATCH /v2/app/blobs/uploads/7?ns={OPEN} HTTP/1.1\r\nHost: x\r\n"
+        client = self.send(head.encode() + b"Content-Length: 2\r\n\r\n", b"\x16\x16")
+        client.answer()
+        self.assertEqual(self.upstream.asked[0].body, b"\x16\x16")
 
 
 class ContentTests(MirrorTestCase):
