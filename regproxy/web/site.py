@@ -61,7 +61,8 @@ class Entry:
     """How a connection came in.
 
     Attributes:
-        way: the listener's name, for logs: ``connect``, ``tls``, ``proxy``, ``management``.
+        way: the listener's name, for logs: ``connect``, ``tls``, ``mirror``, ``proxy``,
+            ``management``.
         host: the host that the connection is for, when the way in says so.
         impersonated: the TLS of the connection was meant for the registry, so that
             its SNI has to agree with the request.
