@@ -7,10 +7,15 @@ depends on its addresses, which are known only when it is dialled: the guard of
 
 from __future__ import annotations
 
+from typing import Final
+
 from attrs import frozen
 
 from regproxy.config.model import Config
 from regproxy.oci.names import Host
+
+#: What all hosts are counted as that the configuration does not name.
+OTHER: Final = "other"
 
 
 @frozen
@@ -64,3 +69,20 @@ def decide_by_name(config: Config, name: str | None) -> Decision | Refuse:
     if config.tls.passthrough:
         return Tunnel(Host(name))
     return Refuse(f"{name} is not a registry of this proxy: add it to [registries]")
+
+
+def counted_as(config: Config, host: Host) -> str:
+    """The name under which what happens with *host* is counted.
+
+    It is one of the names and patterns in the configuration, or OTHER: nobody can have any number
+    of things counted by asking for hosts of his own invention.
+    """
+    host = host.canonical
+    if host in config.registries:
+        return str(host)
+    for pattern in config.interception.hosts:
+        if Host(pattern.text, pattern.port).canonical == host:
+            return str(host)
+        if pattern.matches(host):
+            return str(pattern)
+    return OTHER

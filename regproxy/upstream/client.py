@@ -28,6 +28,7 @@ from regproxy.upstream.errors import (
     translated,
 )
 from regproxy.upstream.logins import ICredentials
+from regproxy.upstream.rate_limits import RateLimits, Speaker
 from regproxy.upstream.redirects import REDIRECT_LIMIT, REDIRECTS, URL, encoded, redirected
 
 # What tells the proxy's own login from clients' Authorizations.
@@ -101,10 +102,12 @@ class Upstream:
         config: Config,
         policy_for: PolicyFor,
         credentials: ICredentials,
+        rate_limits: RateLimits,
     ) -> None:
         """
         Args:
             credentials: the logins of the proxy.
+            rate_limits: told of every answer.
             policy_for: gives the TLS policy of a registry; asked once for each
                 combination of ``ca_file`` and ``insecure``.
 
@@ -114,6 +117,7 @@ class Upstream:
         self._clock = cast(IReactorTime, reactor)
         self._config = config
         self._limits = config.limits
+        self._rate_limits = rate_limits
         self._agents = Agents(reactor, config, policy_for)
         self._auth = Authenticator(
             self._clock, self._fetch, config.limits.upstream_idle, credentials
@@ -268,13 +272,21 @@ class Upstream:
             body = WatchedBody(body, deadline, limits.upstream_idle, answer)
         try:
             requesting = agent.request(request.method, str(url).encode("ascii"), headers, body)
-            return await requesting
+            response: IResponse = await requesting
         except (*REQUEST_ERRORS, CancelledError) as error:
             if deadline.passed:
                 raise UpstreamTimeout(f"{url.netloc} did not answer in time") from error
             raise translated(error, url.netloc) from error
         finally:
             deadline.stop()
+        self._rate_limits.note(hop.owner, _speaker(request.principal), response.headers)
+        return response
+
+
+def _speaker(principal: bytes | None) -> Speaker:
+    if principal is None:
+        return Speaker.ANONYMOUS
+    return Speaker.OWN if principal == _OURSELVES else Speaker.CLIENT
 
 
 def _bases(section: RegistrySection) -> tuple[URL, ...]:

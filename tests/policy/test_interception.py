@@ -16,10 +16,12 @@ from regproxy.config.model import (
 )
 from regproxy.oci.names import Host
 from regproxy.policy.interception import (
+    OTHER,
     Decision,
     Intercept,
     Refuse,
     Tunnel,
+    counted_as,
     decide,
     decide_by_name,
 )
@@ -93,3 +95,37 @@ class DecideByNameTests(SynchronousTestCase):
             self.assertIsInstance(self.decide(None, passthrough), Refuse)
             default = Intercept(Host("docker.io"))
             self.assertEqual(self.decide(None, passthrough, "docker.io"), default)
+
+
+class CountedAsTests(SynchronousTestCase):
+    """counted_as"""
+
+    config = Config(
+        data=Path("data"),
+        interception=InterceptionSection(
+            tuple(map(HostPattern.parse, ("quay.io", "docker.io", "*.example.org", "*.dev:5000")))
+        ),
+        registries={
+            Host("registry.example.com", 5000): RegistrySection(),
+            Host("team.example.org"): RegistrySection(),
+        },
+    )
+
+    def test_names(self) -> None:
+        """Hosts that are named are counted by their names, others of a pattern by the pattern."""
+        for host, name in {
+            Host("registry.example.com", 5000): "registry.example.com:5000",
+            Host("quay.io"): "quay.io",
+            Host("docker.io"): "registry-1.docker.io",
+            Host("registry-1.docker.io"): "registry-1.docker.io",
+            Host("team.example.org"): "team.example.org",
+            Host("a.example.org"): "*.example.org",
+            Host("b.c.example.org"): "*.example.org",
+            Host("x.dev", 5000): "*.dev:5000",
+            Host("x.dev"): OTHER,
+            Host("registry.example.com"): OTHER,
+            Host("quay.io", 8443): OTHER,
+            Host("example.org"): OTHER,
+            Host("127.0.0.1"): OTHER,
+        }.items():
+            self.assertEqual(counted_as(self.config, host), name)

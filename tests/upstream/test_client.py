@@ -44,6 +44,7 @@ from regproxy.upstream.errors import (
     UpstreamTLSFailed,
     UpstreamUnreachable,
 )
+from regproxy.upstream.rate_limits import RateLimits, Speaker
 from tests.support.memory_network import MemoryNetwork
 from tests.support.scripted_site import Answerer, Say, ScriptedSite, redirect
 
@@ -87,8 +88,12 @@ class UpstreamCase(SynchronousTestCase):
             relay=RelaySection(self.relay),
             limits=self.limits,
         )
+        self.rate_limits = RateLimits(self.network)
+        self.upstream = self.way_out(config)
+
+    def way_out(self, config: Config) -> Upstream:
         credentials = Credentials(self.network, config.credentials, {})
-        self.upstream = Upstream(self.network, config, self.policy_for, credentials)
+        return Upstream(self.network, config, self.policy_for, credentials, self.rate_limits)
 
     def policy_for(self, section: RegistrySection) -> VerifyingPolicy:
         return VerifyingPolicy(insecure=True)
@@ -726,8 +731,7 @@ class InjectTests(UpstreamCase):
         file.write_text('{"auths": {"registry.example.test": {"identitytoken": "geheim"}}}')
         config = evolve(self.config, credentials=CredentialsSection((file,)))
         config = evolve(config, registries={Host(REGISTRY): RegistrySection(auth=Auth.INJECT)})
-        credentials = Credentials(self.network, config.credentials, {})
-        self.upstream = Upstream(self.network, config, self.policy_for, credentials)
+        self.upstream = self.way_out(config)
         self.site(REGISTRY, self.answerer)
         self.assertEqual(self.answer(repository=NAME), (200, b"in"))
         (asked,) = self.tokens.asked
@@ -756,3 +760,29 @@ class InjectTests(UpstreamCase):
         cdn = self.site(CDN, Say(401), "1.0.0.1")
         self.assertEqual(self.answer(repository=NAME)[0], 401)
         self.assertEqual([a.header(b"authorization") for a in cdn.asked], [None])
+
+    def test_rate_limits(self) -> None:
+        """What each registry says is noted, by whose login it was asked with."""
+
+        def answerer(asked: Any) -> Say:
+            answer = self.answerer(asked)
+            return answer if answer.code == 401 else Say(200, {b"RateLimit-Remaining": b"7"})
+
+        self.site(REGISTRY, answerer)
+        self.site("open.example.test", answerer, "1.1.1.1")
+        self.answer(b"HEAD", repository=NAME, authorization=BEARER)
+        self.answer(host="open.example.test", authorization=b"Bearer ours")
+        self.answer(repository=NAME, anonymous=True)
+        noted = [
+            (Host(REGISTRY), Speaker.OWN),
+            (Host("open.example.test"), Speaker.CLIENT),
+            (Host(REGISTRY), Speaker.ANONYMOUS),
+        ]
+        self.assertEqual(list(self.rate_limits.readings()), noted)
+
+    def test_rate_limits_elsewhere(self) -> None:
+        """What a CDN says is not the registry's word."""
+        self.site(REGISTRY, redirect(b"https://cdn.example.net/"))
+        self.site(CDN, Say(200, {b"RateLimit-Remaining": b"7"}), "1.0.0.1")
+        self.answer(repository=NAME)
+        self.assertEqual(list(self.rate_limits.readings()), [(Host(CDN), Speaker.ANONYMOUS)])
