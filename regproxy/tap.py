@@ -91,6 +91,7 @@ def make_service(reactor: Any, config: Config, path: Path | None) -> MultiServic
             factory = CurrentFactory(partial(proxy.way, way))
             proxy.addService(ListenerService(reactor, description, factory))
     proxy.addService(TimerService(HOUSEKEEPING_INTERVAL, foundation.housekeeping.tick))
+    proxy.addService(foundation.loop_delay)
     return proxy
 
 
@@ -286,6 +287,7 @@ class ProxyService(MultiService):
             self._log.warn("Listeners, [ca] and [cache] directory change at a restart only")
         self.house, replaced = House.build(self._foundation, config), self.house
         self._foundation.housekeeping.follow(config.cache)
+        self._foundation.traffic.follow(config)
         replaced.upstream.close()
         self._log.info("The configuration was reloaded")
 

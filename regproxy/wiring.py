@@ -1,7 +1,7 @@
 """Which object is given to which: the whole graph in one place. No rules.
 
 What lasts for the life of the process (the CA, the store, what is known about
-logins) is apart from what a configuration determines, so that a reload builds the
+logins and registries) is apart from what a configuration determines, so that a reload builds the
 second anew over the first.
 """
 
@@ -30,7 +30,10 @@ from regproxy.listeners.redirect import RedirectResource
 from regproxy.listeners.relay import RelayResource
 from regproxy.listeners.sni import HelloFactory
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
+from regproxy.management.loop_delay import LoopDelay
+from regproxy.management.metrics import Metrics, Sources
 from regproxy.management.site import Facts, ManagementSite
+from regproxy.management.tally import Traffic
 from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.names import HTTPS_PORT, Host
 from regproxy.policy.addresses import AddressGuard, AllowEntry
@@ -58,6 +61,7 @@ from regproxy.tls.server import ServerTLS
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.credentials import Credentials
 from regproxy.upstream.dial import GuardedEndpoint
+from regproxy.upstream.rate_limits import RateLimits
 from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.site import Entry, Limits, StrictSite
 
@@ -82,6 +86,10 @@ class Foundation:
     grants: Grants
     token_key: TokenKey
     access_log: AccessLog
+    backoff: BackOff
+    rate_limits: RateLimits
+    traffic: Traffic
+    loop_delay: LoopDelay
 
     @classmethod
     def lay(cls, reactor: Any, config: Config) -> Foundation:
@@ -102,6 +110,7 @@ class Foundation:
         index = Index(directory.root / "index.sqlite3", ThreadWorkers(reactor, index_pool))
         workers = ThreadWorkers(reactor, disk_pool)
         store = Store(directory, index, workers, reactor, time.time)
+        traffic = Traffic(config)
         return cls(
             reactor=reactor,
             authority=authority,
@@ -114,7 +123,11 @@ class Foundation:
             housekeeping=Housekeeping(store, directory, workers, reactor, time.time, config.cache),
             grants=Grants(reactor),
             token_key=TokenKey(config.data / "tokens.key"),
-            access_log=AccessLog(),
+            access_log=AccessLog(traffic.record),
+            backoff=BackOff(reactor, time.time),
+            rate_limits=RateLimits(reactor),
+            traffic=traffic,
+            loop_delay=LoopDelay(reactor, time.monotonic),
         )
 
 
@@ -131,9 +144,9 @@ class House:
         """Build it on *foundation*."""
         reactor = foundation.reactor
         credentials = Credentials(reactor, config.credentials, os.environ)
-        upstream = Upstream(reactor, config, _tls_policy, credentials)
-        backoff = BackOff(reactor, time.time, config.limits.rate_limit_wait)
-        way_out = OpenUpstream(ConsiderateUpstream(upstream, backoff))
+        upstream = Upstream(reactor, config, _tls_policy, credentials, foundation.rate_limits)
+        patient = ConsiderateUpstream(upstream, foundation.backoff, config.limits.rate_limit_wait)
+        way_out = OpenUpstream(patient)
         visibility = Visibility(
             foundation.index, way_out, reactor, time.time, config.freshness.stale_if_error
         )
@@ -151,7 +164,7 @@ class House:
             permissions,
             foundation.store,
             way_out,
-            backoff,
+            foundation.backoff,
             config.freshness,
             config.limits,
             reactor,
@@ -165,8 +178,8 @@ class House:
         )
         registries = RegistryResource(service, config, reactor)
         mirrored = RegistryResource(Guests(service), config, reactor, MirrorDoor(config))
-        management = ManagementSite(
-            foundation.authority.certificate_pem, _facts(foundation, config)
+        pages = partial(
+            ManagementSite, foundation.authority.certificate_pem, _facts(foundation, config)
         )
 
         def site(
@@ -210,7 +223,7 @@ class House:
             decide=partial(decide, config),
             intercepted=enter,
             plain=site(
-                PlainResource(management, registries, RelayResource(reactor, config), config),
+                PlainResource(pages(), registries, RelayResource(reactor, config), config),
                 Entry("proxy"),
             ),
             tunnels=tunnels("connect", "CONNECT"),
@@ -229,7 +242,7 @@ class House:
             ),
             "http": site(RedirectResource(registries, config), Entry("http")),
             "mirror": site(MirrorResource(mirrored), Entry("mirror"), MirrorSite),
-            "management": site(management, Entry("management")),
+            "management": site(pages(_metrics(foundation)), Entry("management")),
         }
         return cls(config, upstream, ways)
 
@@ -254,6 +267,19 @@ def _facts(foundation: Foundation, config: Config) -> Facts:
         version=__version__,
         proxy_port=_port_of(config.proxy.listen),
     )
+
+
+def _metrics(foundation: Foundation) -> Metrics:
+    sources = Sources(
+        traffic=foundation.traffic,
+        rate_limits=foundation.rate_limits,
+        backoff=foundation.backoff,
+        store=foundation.store,
+        housekeeping=foundation.housekeeping,
+        loop_delay=foundation.loop_delay,
+        ca_expires=min(each.not_valid_after_utc for each in foundation.authority.chain),
+    )
+    return Metrics(sources, foundation.reactor)
 
 
 def _port_of(listen: tuple[str, ...]) -> int:

@@ -29,6 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, readBody
 
 from regproxy.config.load import loads
+from regproxy.oci.names import Host
 from regproxy.store.errors import IndexFailed
 from regproxy.tap import (
     FLUSH_INTERVAL,
@@ -366,6 +367,24 @@ class RunningTests(TestCase):
             await deferLater(reactor, 0.01)
         self.assertEqual(service.house.config.freshness.default, 3600.0)
         self.assertEqual(await self.get(service, "/healthz"), b"ok\n")
+
+    async def test_reload_of_names(self) -> None:
+        """Requests are counted by the names of the registries in force."""
+        service = await self.start()
+        name_of = service._foundation.traffic.name_of
+        self.assertEqual(name_of(Host("mine.example.com")), "other")
+        self.file.write_text(configuration(self.directory, '[registries."mine.example.com"]'))
+        service.reload()
+        self.assertEqual(name_of(Host("mine.example.com")), "mine.example.com")
+
+    async def test_loop_delay(self) -> None:
+        """The reactor's delay is measured while the proxy runs."""
+        service = await self.start()
+        delays = service._foundation.loop_delay.delays
+        while not sum(delays.counts):
+            await deferLater(reactor, 0.01)
+        await service.stopService()
+        self.assertFalse(service._foundation.loop_delay.running)
 
     async def test_reload_of_bounds(self) -> None:
         """The store keeps to the new ones."""

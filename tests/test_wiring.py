@@ -16,6 +16,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.config.model import Config, ProxySection, RegistrySection, RelaySection, TLSSection
+from regproxy.management.metrics import PATIENCE
 from regproxy.oci.names import Host
 from regproxy.tls.errors import CAError
 from regproxy.web.access_log import AccessRecord
@@ -160,6 +161,38 @@ class WaysTests(WiringTestCase):
             self.assertEqual(self.get(way, "/healthz", "x").body, b"ok\n")
             pem = self.get(way, "/ca.crt", "x").body
             self.assertEqual(pem, (self.directory / "ca" / "ca.crt").read_bytes())
+
+    def test_metrics(self) -> None:
+        """On the management port only: what happened on every way, and what registries said."""
+        said = {b"RateLimit-Remaining": b"76;w=60"}
+        self.registry.answerer = lambda asked: Say(200, said, b"{}")
+        self.get("proxy", f"http://{PLAIN.name}/v2/", PLAIN.name)
+        self.registry.answerer = lambda asked: Say(429, {b"Retry-After": b"60"})
+        self.get("proxy", f"http://{PLAIN.name}/v2/", PLAIN.name)
+        self.assertEqual(self.get("proxy", "/metrics", "x").status, 404)
+        stream = self.connect("management")
+        stream.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        # The store's threads, which would tell its numbers, do not run.
+        self.network.pass_time(PATIENCE)
+        page = Answer("GET", stream.take()).body.decode()
+        for line in (
+            'regproxy_requests_total{cache="pass",registry="plain.example.com:80",'
+            'status="2xx",way="proxy"} 1.0',
+            'regproxy_requests_total{cache="none",registry="none",status="4xx",way="proxy"} 1.0',
+            'regproxy_upstream_ratelimit_remaining{login="anonymous",'
+            'registry="plain.example.com:80"} 76.0',
+            'regproxy_upstream_backoff_seconds{registry="plain.example.com:80"} 58.0',
+        ):
+            self.assertIn(f"\n{line}\n", page)
+
+    def test_backoff_outlives_the_configuration(self) -> None:
+        """A registry that wants to be left alone is, whatever is loaded meanwhile."""
+        self.registry.answerer = lambda asked: Say(429, {b"Retry-After": b"60"})
+        self.get("proxy", f"http://{PLAIN.name}/v2/", PLAIN.name)
+        house = House.build(self.foundation, self.config)
+        answer = self.get("proxy", f"http://{PLAIN.name}/v2/", PLAIN.name, house)
+        self.assertEqual((answer.status, answer["Retry-After"]), (429, "60"))
+        self.assertEqual(len(self.registry.asked), 1)
 
     def test_port_on_the_page(self) -> None:
         """The first page names the port that clients are to use."""

@@ -1,7 +1,7 @@
-"""The pages for people and machines: what this is, the CA certificate, health.
+"""The pages for people and machines: what this is, the CA certificate, health, metrics.
 
-The same tree answers on the management port and, for requests in origin form, on
-the proxy port, so that ``curl http://PROXY:3128/ca.crt`` works.
+The same tree, but for the metrics, answers on the management port and, for requests in origin
+form, on the proxy port, so that ``curl http://PROXY:3128/ca.crt`` works.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from http import HTTPStatus
 from typing import Final
 
 from attrs import frozen
+from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import NOT_DONE_YET
+from twisted.web.server import NOT_DONE_YET, Request
 from twisted.web.template import Element, Tag, XMLString, renderElement, renderer
 
+from regproxy.management.metrics import Metrics
 from regproxy.oci.errors import HostInvalid
 from regproxy.oci.names import Host
 
@@ -121,13 +124,16 @@ class ManagementSite(Resource):
     Args:
         ca_pem: the CA certificate in PEM form, as ``/ca.crt`` gives it out.
         facts: what the page shows.
+        metrics: what ``/metrics`` shows; None where that is nobody's business.
     """
 
-    def __init__(self, ca_pem: bytes, facts: Facts) -> None:
+    def __init__(self, ca_pem: bytes, facts: Facts, metrics: Metrics | None = None) -> None:
         Resource.__init__(self)
         self.putChild(b"", _Welcome(facts))
         self.putChild(b"ca.crt", _Certificate(ca_pem))
         self.putChild(b"healthz", _Health())
+        if metrics is not None:
+            self.putChild(b"metrics", _Scrape(metrics))
 
     def getChild(self, path: bytes, request: IRequest) -> IResource:
         return _NotFound()
@@ -142,7 +148,7 @@ class _Page(Resource, ABC):
     def getChild(self, path: bytes, request: IRequest) -> IResource:
         return _NotFound()
 
-    def render(self, request: IRequest) -> bytes | int:
+    def render(self, request: Request) -> bytes | int:
         _restrict(request)
         if request.method in (b"GET", b"HEAD"):
             return self.read(request)
@@ -151,7 +157,7 @@ class _Page(Resource, ABC):
         return _text(request, text, HTTPStatus.METHOD_NOT_ALLOWED)
 
     @abstractmethod
-    def read(self, request: IRequest) -> bytes | int:
+    def read(self, request: Request) -> bytes | int:
         """The body, or NOT_DONE_YET. Twisted drops a body when the method is HEAD."""
 
 
@@ -165,7 +171,8 @@ class _NotFound(Resource):
 
     def render(self, request: IRequest) -> bytes:
         _restrict(request)
-        return _text(request, "not found; there are /, /ca.crt and /healthz", HTTPStatus.NOT_FOUND)
+        text = "not found; there are /, /ca.crt, /healthz and, on the management port, /metrics"
+        return _text(request, text, HTTPStatus.NOT_FOUND)
 
 
 def _restrict(request: IRequest) -> None:
@@ -185,8 +192,35 @@ def _text(request: IRequest, text: str, status: HTTPStatus = HTTPStatus.OK) -> b
 class _Health(_Page):
     """Says that the process answers."""
 
-    def read(self, request: IRequest) -> bytes:
+    def read(self, request: Request) -> bytes:
         return _text(request, "ok")
+
+
+class _Scrape(_Page):
+    """The metrics, for Prometheus."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    def read(self, request: Request) -> int:
+        answering = ensureDeferred(self._answer(request))
+        request.notifyFinish().addErrback(lambda _: answering.cancel())
+        answering.addErrback(self._failed, request)
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        accept = ", ".join(request.requestHeaders.getRawHeaders("Accept", []))
+        media_type, page = await self._metrics.page(accept)
+        request.setHeader("Content-Type", media_type)
+        request.setHeader("Content-Length", str(len(page)))
+        request.setHeader("Cache-Control", "no-store")
+        request.write(page)
+        request.finish()
+
+    def _failed(self, failure: Failure, request: Request) -> None:
+        if failure.check(CancelledError) is None:
+            request.processingFailed(failure)
 
 
 class _Certificate(_Page):
@@ -202,7 +236,7 @@ class _Certificate(_Page):
         super().__init__()
         self._pem = pem
 
-    def read(self, request: IRequest) -> bytes:
+    def read(self, request: Request) -> bytes:
         request.setHeader("Content-Type", "application/x-x509-ca-cert")
         request.setHeader("Content-Disposition", 'inline; filename="regproxy.crt"')
         # A new CA must not hide behind a stored copy of the old one.
@@ -217,7 +251,7 @@ class _Welcome(_Page):
         super().__init__()
         self._facts = facts
 
-    def read(self, request: IRequest) -> int:
+    def read(self, request: Request) -> int:
         request.setHeader("Content-Type", "text/html; charset=utf-8")
         # It names the host by which the reader came.
         request.setHeader("Cache-Control", "no-store")

@@ -40,15 +40,13 @@ class BackOff:
 
     Args:
         now: seconds since the epoch, for registries that name a date.
-        patience: seconds for which a request waits for its turn.
     """
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, now: Callable[[], float], patience: float) -> None:
+    def __init__(self, clock: IReactorTime, now: Callable[[], float]) -> None:
         self._clock = clock
         self._now = now
-        self._patience = patience
         self._rests: dict[Host, _Rest] = {}
 
     def left(self, host: Host) -> float:
@@ -56,20 +54,24 @@ class BackOff:
         rest = self._rests.get(host)
         return 0.0 if rest is None else max(0.0, rest.until - self._clock.seconds())
 
+    def resting(self) -> dict[Host, float]:
+        """The registries that are left alone now, and the seconds that are left of it."""
+        return {host: left for host in self._rests if (left := self.left(host)) > 0}
+
     def check(self, host: Host) -> None:
         """Raise RateLimited if *host* is to be left alone."""
         left = self.left(host)
         if left > 0:
             raise RateLimited(f"{host} wants no more requests for {left:.0f} s", left)
 
-    async def turn(self, host: Host) -> None:
-        """Wait until *host* may be asked.
+    async def turn(self, host: Host, patience: float) -> None:
+        """Wait until *host* may be asked, for *patience* seconds at most.
 
         Raises:
             RateLimited: that would take too long.
         """
         left = self.left(host)
-        if 0 < left <= self._patience:
+        if 0 < left <= patience:
             await deferLater(self._clock, left)
         self.check(host)
 
@@ -96,11 +98,16 @@ class BackOff:
 
 @implementer(IUpstream)
 class ConsiderateUpstream:
-    """The way to the registries that respects their back-off."""
+    """The way to the registries that respects their back-off.
 
-    def __init__(self, upstream: IUpstream, backoff: BackOff) -> None:
+    Args:
+        patience: seconds for which a request waits for its turn.
+    """
+
+    def __init__(self, upstream: IUpstream, backoff: BackOff, patience: float) -> None:
         self._upstream = upstream
         self._backoff = backoff
+        self._patience = patience
 
     async def request(self, method: bytes, host: Host, target: bytes, **details: Any) -> IResponse:
         """See :class:`~regproxy.interfaces.IUpstream`.
@@ -108,7 +115,7 @@ class ConsiderateUpstream:
         Raises:
             RateLimited: *host* is to be left alone for longer than a request waits.
         """
-        await self._backoff.turn(host)
+        await self._backoff.turn(host, self._patience)
         response = await self._upstream.request(method, host, target, **details)
         self._backoff.note(host, response)
         return response

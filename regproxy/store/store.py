@@ -97,6 +97,11 @@ class Store:
         fill = self._fills.get(digest)
         return None if fill is None or fill.state.over else fill
 
+    @property
+    def fills(self) -> int:
+        """How many transfers are in flight."""
+        return len(self._fills)
+
     async def resumable(self, digest: Digest) -> int:
         """From which byte on an earlier transfer of *digest* may be gone on with; 0 for none."""
         await self._over(digest)

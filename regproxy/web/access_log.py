@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -51,10 +52,17 @@ class AccessLog:
     """Writes access records.
 
     The event carries the record's fields by name too, for observers that want them.
+
+    Args:
+        count: told of every record first.
     """
+
+    def __init__(self, count: Callable[[AccessRecord], None] = lambda record: None) -> None:
+        self._count = count
 
     def record(self, record: AccessRecord) -> None:
         """Write one line."""
+        self._count(record)
         fields = asdict(record)
         fields["time"] = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="milliseconds")
         fields["duration"] = round(record.duration, 4)

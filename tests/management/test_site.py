@@ -10,11 +10,16 @@ from xml.etree import ElementTree
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import HTTPChannel
 from twisted.web.server import Site
 
+from regproxy.management.metrics import Metrics
 from regproxy.management.site import Facts, ManagementSite
 
 PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -35,22 +40,38 @@ class Answer:
     body: bytes
 
 
-class SiteTests(SynchronousTestCase):
+class SiteCase(SynchronousTestCase):
     """The tree on a real site, over a connection in memory."""
 
-    def ask(self, path: str, method: str = "GET", host: str = "proxy.example:8080") -> Answer:
-        """Send one request."""
-        site = Site(ManagementSite(PEM, FACTS), reactor=Clock())
+    metrics: Metrics | None = None
+
+    def send(
+        self, path: str, method: str = "GET", host: str = "proxy.example:8080", fields: str = ""
+    ) -> tuple[HTTPChannel, StringTransport]:
+        """Send one request: the server's side of it."""
+        site = Site(ManagementSite(PEM, FACTS, self.metrics), reactor=Clock())
         channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         transport = StringTransport()
         channel.makeConnection(transport)
         # HTTP/1.0, so that no body is chunked.
-        channel.dataReceived(f"{method} {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        head = f"{method} {path} HTTP/1.0\r\nHost: {host}\r\n{fields}\r\n"
+        channel.dataReceived(head.encode())
+        return channel, transport
+
+    def ask(
+        self, path: str, method: str = "GET", host: str = "proxy.example:8080", fields: str = ""
+    ) -> Answer:
+        """What one request gets."""
+        _, transport = self.send(path, method, host, fields)
         self.assertTrue(transport.disconnecting)
         head, _, body = transport.value().partition(b"\r\n\r\n")
         status_line, *lines = head.decode().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
         return Answer(int(status_line.split()[1]), {k.lower(): v for k, v in headers.items()}, body)
+
+
+class SiteTests(SiteCase):
+    """The pages for people."""
 
     def test_health(self) -> None:
         """Health is one word, never stored."""
@@ -125,10 +146,10 @@ class SiteTests(SynchronousTestCase):
 
     def test_not_found(self) -> None:
         """Everything else is not there, and says what is."""
-        for path in ("/favicon.ico", "/ca.crt/", "/healthz/x", "/v2/", "//", "/setup"):
+        for path in ("/favicon.ico", "/ca.crt/", "/healthz/x", "/v2/", "//", "/setup", "/metrics"):
             answer = self.ask(path)
             self.assertEqual(answer.status, 404)
-            self.assertEqual(answer.body, b"not found; there are /, /ca.crt and /healthz\n")
+            self.assertTrue(answer.body.startswith(b"not found; there are /, /ca.crt, /healthz"))
         self.assertEqual(self.ask("/nothing", "POST").status, 404)
 
     def test_security_fields(self) -> None:
@@ -137,3 +158,58 @@ class SiteTests(SynchronousTestCase):
             headers = self.ask(path).headers
             self.assertEqual(headers["x-content-type-options"], "nosniff")
             self.assertIn("default-src 'none'", headers["content-security-policy"])
+
+
+class GivenMetrics(Metrics):
+    """Metrics whose page the test gives."""
+
+    def __init__(self, page: Deferred[bytes]) -> None:
+        self.page_given = page
+        self.asked: list[str] = []
+
+    async def page(self, accept: str) -> tuple[str, bytes]:
+        self.asked.append(accept)
+        return "text/plain; version=0.0.4", await self.page_given
+
+
+class MetricsTests(SiteCase):
+    """``/metrics``"""
+
+    def given(self, page: Deferred[bytes]) -> GivenMetrics:
+        self.metrics = given = GivenMetrics(page)
+        return given
+
+    def test_page(self) -> None:
+        """In the format that was asked for, never stored."""
+        given = self.given(succeed(b"x 1\n"))
+        answer = self.ask("/metrics", fields="Accept: a/b, c/d\r\nAccept: e/f\r\n")
+        self.assertEqual(given.asked, ["a/b, c/d, e/f"])
+        self.assertEqual((answer.status, answer.body), (200, b"x 1\n"))
+        self.assertEqual(answer.headers["content-type"], "text/plain; version=0.0.4")
+        self.assertEqual(answer.headers["content-length"], "4")
+        self.assertEqual(answer.headers["cache-control"], "no-store")
+
+    def test_head(self) -> None:
+        self.given(succeed(b"x 1\n"))
+        answer = self.ask("/metrics", "HEAD")
+        self.assertEqual((answer.body, answer.headers["content-length"]), (b"", "4"))
+
+    def test_other_methods(self) -> None:
+        given = self.given(succeed(b""))
+        self.assertEqual(self.ask("/metrics", "POST").status, 405)
+        self.assertEqual(given.asked, [])
+
+    def test_failure(self) -> None:
+        """A mistake is an error for the reader and in the log."""
+        self.given(fail(ZeroDivisionError()))
+        self.assertEqual(self.ask("/metrics").status, 500)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_leaves(self) -> None:
+        """A reader that leaves takes its question along."""
+        cancelled: list[object] = []
+        self.given(Deferred(cancelled.append))
+        channel, transport = self.send("/metrics")
+        self.assertEqual((cancelled, transport.value()), ([], b""))
+        channel.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(cancelled), 1)

@@ -31,8 +31,8 @@ class ConsiderateUpstreamTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.upstream = FakeUpstream()
-        self.backoff = BackOff(self.clock, lambda: 1_000_000.0 + self.clock.seconds(), 10.0)
-        self.considerate = ConsiderateUpstream(self.upstream, self.backoff)
+        self.backoff = BackOff(self.clock, lambda: 1_000_000.0 + self.clock.seconds())
+        self.considerate = ConsiderateUpstream(self.upstream, self.backoff, 10.0)
         for host in HOST, OTHER:
             self.upstream.on("GET", f"{host}{TARGET}", Reply(200))
 
@@ -84,6 +84,15 @@ class ConsiderateUpstreamTests(SynchronousTestCase):
             self.limit(limited())
             self.assertEqual(self.backoff.left(HOST), length)
             self.clock.advance(length)
+
+    def test_resting(self) -> None:
+        """Who is left alone, and for how long yet."""
+        self.assertEqual(self.backoff.resting(), {})
+        self.limit(limited(Retry_After="60"))
+        self.clock.advance(20)
+        self.assertEqual(self.backoff.resting(), {HOST: 40.0})
+        self.clock.advance(40)
+        self.assertEqual(self.backoff.resting(), {})
 
     def test_forgiven(self) -> None:
         """A good answer makes the next back-off a first one."""

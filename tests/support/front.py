@@ -239,8 +239,8 @@ class FrontTestCase(SynchronousTestCase):
 
     def start(self, config: Config) -> None:
         """Have the site work with *config*."""
-        backoff = BackOff(self.clock, self.now, config.limits.rate_limit_wait)
-        upstream = ConsiderateUpstream(self.upstream, backoff)
+        backoff = BackOff(self.clock, self.now)
+        upstream = ConsiderateUpstream(self.upstream, backoff, config.limits.rate_limit_wait)
         visibility = Visibility(self.index, upstream, self.clock, self.now, 7 * DAY)
         permissions = Permissions(self.index, upstream, self.grants, visibility)
         content = ContentService(

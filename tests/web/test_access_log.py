@@ -63,6 +63,11 @@ class AccessLogTests(SynchronousTestCase):
         self.assertNotIn("\x1b", line)
         self.assertEqual(json.loads(line)["reference"], reference)
 
+    def test_counted(self) -> None:
+        counted: list[AccessRecord] = []
+        AccessLog(counted.append).record(RECORD)
+        self.assertEqual(counted, [RECORD])
+
     def test_observers_get_the_record(self) -> None:
         self.line(RECORD)
         (event,) = self.events

@@ -1,0 +1,213 @@
+"""What ``/metrics`` shows, in the format that Prometheus reads.
+
+Every room keeps plain numbers of its own; here they are read and given their names, when
+somebody asks. Names, units and types follow Prometheus's "Metric and label naming". What
+each means is told in ``docs/reference/metrics.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import accumulate
+from typing import Final, TypeVar
+
+from attrs import frozen
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.utils import floatToGoString
+from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from regproxy import __version__
+from regproxy.management.loop_delay import LoopDelay
+from regproxy.management.tally import Histogram, Traffic
+from regproxy.registry.backoff import BackOff
+from regproxy.store.errors import StoreError
+from regproxy.store.housekeeping import Housekeeping, StoreStats
+from regproxy.store.store import Store
+from regproxy.upstream.rate_limits import RateLimits
+
+#: Seconds that the store has to tell its numbers. A disk that hangs is when the others are wanted.
+PATIENCE: Final = 2.0
+
+_Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily)
+# The values of the labels, in the order of their names.
+_Labels = TypeVar("_Labels", bound=tuple[str, ...])
+
+
+@frozen
+class Sources:
+    """Where the numbers are.
+
+    Attributes:
+        ca_expires: when the first certificate of the CA's chain does.
+    """
+
+    traffic: Traffic
+    rate_limits: RateLimits
+    backoff: BackOff
+    store: Store
+    housekeeping: Housekeeping
+    loop_delay: LoopDelay
+    ca_expires: datetime
+
+
+class Metrics:
+    """Renders all metrics.
+
+    Args:
+        clock: the reactor.
+    """
+
+    _log = Logger()
+
+    def __init__(self, sources: Sources, clock: IReactorTime) -> None:
+        self._sources = sources
+        self._clock = clock
+        self._process = CollectorRegistry()
+        for collector in ProcessCollector, PlatformCollector, GCCollector:
+            collector(registry=self._process)
+
+    async def page(self, accept: str) -> tuple[str, bytes]:
+        """The media type that fits the Accept field *accept* best, and the page in it.
+
+        Without the store's numbers if it does not tell them.
+        """
+        stats = await self._stats()
+        encode, media_type = choose_encoder(accept)
+        return media_type, encode(_Collected((*self._process.collect(), *self._collect(stats))))
+
+    async def _stats(self) -> StoreStats | None:
+        asking = ensureDeferred(self._sources.housekeeping.stats())
+        try:
+            return await asking.addTimeout(PATIENCE, self._clock)
+        except (StoreError, OSError, TookTooLong) as error:
+            self._log.error("The store does not tell its numbers: {reason}", reason=str(error))
+            return None
+
+    def _collect(self, stats: StoreStats | None) -> Iterator[Metric]:
+        sources = self._sources
+        yield _gauge("build_info", "The version that runs.", {(__version__,): 1}, "version")
+        yield from _traffic(sources.traffic)
+        yield from _upstream(sources)
+        if stats is not None:
+            yield from _store(stats)
+        yield _gauge("fills_in_flight", "Transfers under way.", {(): sources.store.fills})
+        yield _histogram(
+            "loop_delay_seconds", "How late timers fired.", {(): sources.loop_delay.delays}
+        )
+        yield _gauge(
+            "ca_expiry_timestamp_seconds",
+            "When the CA's certificate expires.",
+            {(): sources.ca_expires.timestamp()},
+        )
+
+
+@frozen
+class _Collected:
+    """What an encoder takes."""
+
+    metrics: Iterable[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.metrics
+
+
+def _traffic(traffic: Traffic) -> Iterator[Metric]:
+    labels = "way", "registry", "cache"
+    yield _counter(
+        "requests_total", "Requests and tunnels that ended.", traffic.requests, *labels, "status"
+    )
+    yield _counter("sent_bytes_total", "Bytes of bodies to clients.", traffic.sent, *labels)
+    yield _histogram(
+        "request_duration_seconds",
+        "From the head of a request to the end of its answer.",
+        traffic.durations,
+        "way",
+        "cache",
+    )
+
+
+def _upstream(sources: Sources) -> Iterator[Metric]:
+    # Of several hosts that count under one name, the latest is shown.
+    readings = {
+        (sources.traffic.name_of(host), str(speaker)): reading
+        for (host, speaker), reading in sources.rate_limits.readings().items()
+    }
+    limits = {key: each.limit for key, each in readings.items() if each.limit is not None}
+    yield _gauge(
+        "upstream_ratelimit_limit",
+        "Requests that the registry allows in a window.",
+        limits,
+        "registry",
+        "login",
+    )
+    yield _gauge(
+        "upstream_ratelimit_remaining",
+        "Requests that the registry still allows.",
+        {key: each.remaining for key, each in readings.items()},
+        "registry",
+        "login",
+    )
+    rests: dict[tuple[str], float] = {}
+    for host, left in sources.backoff.resting().items():
+        name = (sources.traffic.name_of(host),)
+        rests[name] = max(left, rests.get(name, 0.0))
+    yield _gauge(
+        "upstream_backoff_seconds",
+        "For how long the registry, which answered 429, is left alone yet.",
+        rests,
+        "registry",
+    )
+
+
+def _store(stats: StoreStats) -> Iterator[Metric]:
+    yield _gauge("store_bytes", "Bytes of stored content.", {(): stats.bytes})
+    yield _gauge("store_blobs", "Stored blobs and manifests.", {(): stats.blobs})
+    yield _gauge("store_limit_bytes", "Bytes that may be stored.", {(): stats.limit})
+    yield _gauge("store_free_bytes", "Bytes free on its file system.", {(): stats.free})
+    yield _counter("store_evicted_blobs_total", "Blobs evicted.", {(): stats.evicted})
+    yield _counter("store_evicted_bytes_total", "Bytes evicted.", {(): stats.evicted_bytes})
+    yield _counter("store_quarantined_blobs_total", "Blobs found damaged.", {(): stats.quarantined})
+    yield _counter("store_disk_full_total", "Times the disk had no room.", {(): stats.disk_full})
+
+
+def _counter(
+    name: str, text: str, values: Mapping[_Labels, float], *labels: str
+) -> CounterMetricFamily:
+    return _filled(CounterMetricFamily(f"regproxy_{name}", text, labels=labels), values)
+
+
+def _gauge(
+    name: str, text: str, values: Mapping[_Labels, float], *labels: str
+) -> GaugeMetricFamily:
+    return _filled(GaugeMetricFamily(f"regproxy_{name}", text, labels=labels), values)
+
+
+def _filled(family: _Family, values: Mapping[_Labels, float]) -> _Family:
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(
+    name: str, text: str, values: Mapping[_Labels, Histogram], *labels: str
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(f"regproxy_{name}", text, labels=labels)
+    for label_values, histogram in values.items():
+        family.add_metric(label_values, _buckets(histogram), histogram.sum)
+    return family
+
+
+def _buckets(histogram: Histogram) -> Sequence[tuple[str, float]]:
+    bounds = map(floatToGoString, (*histogram.bounds, float("inf")))
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))

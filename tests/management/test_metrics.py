@@ -1,0 +1,273 @@
+"""Tests for :mod:`regproxy.management.metrics`: the page, as Prometheus's own parser reads it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attrs import evolve
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_open_metrics,
+)
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred, ensureDeferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.web.http_headers import Headers
+
+from regproxy import __version__
+from regproxy.config.model import CacheSection, Config
+from regproxy.management.loop_delay import LoopDelay
+from regproxy.management.metrics import PATIENCE, Metrics, Sources
+from regproxy.management.tally import Traffic
+from regproxy.oci.names import DOCKER_HUB, Digest, Host
+from regproxy.registry.backoff import BackOff
+from regproxy.store.errors import IndexFailed
+from regproxy.store.housekeeping import Housekeeping, StoreStats
+from regproxy.upstream.rate_limits import RateLimits, Speaker
+from regproxy.web.access_log import AccessRecord
+from tests.support.caches import CacheCase
+from tests.support.upstream import FakeUpstream, Reply
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs/reference/metrics.md"
+HUB = Host(DOCKER_HUB)
+RECORD = AccessRecord(
+    time=1.0,
+    client="192.0.2.7",
+    way="connect",
+    method="GET",
+    registry=DOCKER_HUB,
+    repository="library/debian",
+    reference="latest",
+    status=200,
+    bytes=1000,
+    duration=0.02,
+    cache="hit",
+    reason=None,
+)
+
+
+class MetricsCase(CacheCase):
+    """Metrics over a store of its own, with something in every place."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.housekeeping = Housekeeping(
+            self.store, self.directory, self.workers, self.clock, lambda: 0.0, CacheSection()
+        )
+        self.sources = Sources(
+            traffic=Traffic(Config(Path("data"))),
+            rate_limits=RateLimits(self.clock),
+            backoff=BackOff(self.clock, self.clock.seconds),
+            store=self.store,
+            housekeeping=self.housekeeping,
+            loop_delay=LoopDelay(self.clock, self.clock.seconds),
+            ca_expires=datetime(2036, 3, 9, tzinfo=UTC),
+        )
+        self.metrics = Metrics(self.sources, self.clock)
+
+    def fill(self) -> None:
+        """Have every metric have a value."""
+        self.sources.traffic.record(RECORD)
+        self.limit(HUB, Speaker.OWN, "76;w=21600", "100;w=21600")
+        self.rest(HUB, "60")
+        self.sources.loop_delay.delays.add(0.03)
+
+    def limit(self, host: Host, speaker: Speaker, remaining: str, limit: str | None = None) -> None:
+        """A registry says how much it lets be asked."""
+        headers = Headers({"ratelimit-remaining": [remaining]})
+        if limit is not None:
+            headers.addRawHeader("ratelimit-limit", limit)
+        self.sources.rate_limits.note(host, speaker, headers)
+
+    def rest(self, host: Host, seconds: str) -> None:
+        """A registry wants to be left alone."""
+        upstream = FakeUpstream()
+        upstream.on("HEAD", f"{host}/", Reply(429, {"Retry-After": seconds}))
+        asking = upstream.request(b"HEAD", host, b"/", headers=Headers())
+        self.sources.backoff.note(host, self.finish(asking))
+
+    def page(self, accept: str = "") -> str:
+        return self.finish(self.metrics.page(accept))[1].decode()
+
+    def families(self) -> dict[str, Metric]:
+        """The metrics on the page, by name."""
+        return {each.name: each for each in text_string_to_metric_families(self.page())}
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """The value with these labels; None when there is none."""
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(self.page())
+            for sample in family.samples
+            if sample.name == f"regproxy_{name}" and sample.labels == labels
+        ]
+        self.assertLessEqual(len(found), 1)
+        return found[0] if found else None
+
+
+class PageTests(MetricsCase):
+    """The page"""
+
+    def test_traffic(self) -> None:
+        """What the access log was told."""
+        self.sources.traffic.record(RECORD)
+        self.sources.traffic.record(evolve(RECORD, duration=7.0))
+        labels = {"way": "connect", "registry": DOCKER_HUB, "cache": "hit"}
+        self.assertEqual(self.value("requests_total", **labels, status="2xx"), 2)
+        self.assertEqual(self.value("sent_bytes_total", **labels), 2000)
+        labels = {"way": "connect", "cache": "hit"}
+        for bound, count in {"0.01": 0, "0.025": 1, "5.0": 1, "10.0": 2, "+Inf": 2}.items():
+            name = "request_duration_seconds_bucket"
+            self.assertEqual(self.value(name, **labels, le=bound), count, bound)
+        self.assertEqual(self.value("request_duration_seconds_count", **labels), 2)
+        self.assertEqual(self.value("request_duration_seconds_sum", **labels), 7.02)
+
+    def test_rate_limits(self) -> None:
+        """What registries said, by the name that they are known under."""
+        name = "upstream_ratelimit_remaining"
+        self.limit(HUB, Speaker.OWN, "76;w=21600", "100;w=21600")
+        self.limit(HUB, Speaker.ANONYMOUS, "9;w=21600")
+        self.assertEqual(self.value(name, registry=DOCKER_HUB, login="own"), 76)
+        self.assertEqual(self.value(name, registry=DOCKER_HUB, login="anonymous"), 9)
+        limit = "upstream_ratelimit_limit"
+        self.assertEqual(self.value(limit, registry=DOCKER_HUB, login="own"), 100)
+        self.assertIsNone(self.value(limit, registry=DOCKER_HUB, login="anonymous"))
+        self.clock.advance(21600)
+        self.assertIsNone(self.value(name, registry=DOCKER_HUB, login="own"))
+
+    def test_rate_limits_under_one_name(self) -> None:
+        """Of several the latest is shown."""
+        for host in "eu.gcr.io", "us.gcr.io":
+            self.limit(Host(host), Speaker.OWN, f"{len(host)}")
+        self.limit(Host("eu.gcr.io"), Speaker.OWN, "3")
+        name = "upstream_ratelimit_remaining"
+        self.assertEqual(self.value(name, registry="*.gcr.io", login="own"), 3)
+
+    def test_backoff(self) -> None:
+        """As long as it lasts; the longest of several under one name."""
+        name = "upstream_backoff_seconds"
+        self.rest(HUB, "60")
+        self.rest(Host("eu.gcr.io"), "90")
+        self.rest(Host("us.gcr.io"), "30")
+        self.clock.advance(20)
+        self.assertEqual(self.value(name, registry=DOCKER_HUB), 40)
+        self.assertEqual(self.value(name, registry="*.gcr.io"), 70)
+        self.clock.advance(40)
+        self.assertIsNone(self.value(name, registry=DOCKER_HUB))
+
+    def test_store(self) -> None:
+        self.put(b"content")
+        self.assertEqual(self.value("store_bytes"), 7)
+        self.assertEqual(self.value("store_blobs"), 1)
+        self.assertEqual(self.value("store_limit_bytes"), CacheSection().max_size)
+        self.assertGreater(self.value("store_free_bytes") or 0, 0)
+        self.housekeeping.relieve(0)
+        self.assertEqual(self.value("store_disk_full_total"), 1)
+
+    def test_fills(self) -> None:
+        self.assertEqual(self.value("fills_in_flight"), 0)
+        fill = self.finish(self.store.begin(Digest.of(b"content"), 7))
+        self.assertEqual(self.value("fills_in_flight"), 1)
+        fill.write(0, b"content")
+        self.assertEqual(self.value("fills_in_flight"), 0)
+
+    def test_process(self) -> None:
+        """The version, the CA, the reactor and the process."""
+        self.sources.loop_delay.delays.add(0.03)
+        self.assertEqual(self.value("build_info", version=__version__), 1)
+        expiry = datetime(2036, 3, 9, tzinfo=UTC).timestamp()
+        self.assertEqual(self.value("ca_expiry_timestamp_seconds"), expiry)
+        self.assertEqual(self.value("loop_delay_seconds_bucket", le="0.025"), 0)
+        self.assertEqual(self.value("loop_delay_seconds_bucket", le="0.05"), 1)
+        self.assertIn("process_resident_memory_bytes", self.families())
+        self.assertIn("python_gc_collections", self.families())
+
+    def test_store_fails(self) -> None:
+        """The page comes without what the store does not tell."""
+        for error in IndexFailed("disk full"), OSError(5, "Input/output error"):
+            with self.failing(fail(error)) as events:
+                families = self.families()
+            self.assertNotIn("regproxy_store_bytes", families)
+            self.assertIn("regproxy_fills_in_flight", families)
+            self.assertIn(str(error), [event.get("reason") for event in events])
+
+    def test_store_hangs(self) -> None:
+        """Nor is it waited for."""
+        never: Deferred[StoreStats] = Deferred()
+        with self.failing(never):
+            page = ensureDeferred(self.metrics.page(""))
+            self.clock.advance(PATIENCE - 0.1)
+            self.assertNoResult(page)
+            self.clock.advance(0.1)
+        self.assertIn(b"regproxy_fills_in_flight", self.successResultOf(page)[1])
+
+    def failing(self, stats: Deferred[StoreStats]) -> capturedLogs:
+        """Have the store answer with *stats*."""
+        self.patch(Housekeeping, "stats", lambda _: stats)
+        return capturedLogs()
+
+    def test_leaves(self) -> None:
+        """Who asked is gone: the store is asked no further."""
+        cancelled: list[object] = []
+        never: Deferred[StoreStats] = Deferred(cancelled.append)
+        with self.failing(never):
+            page = ensureDeferred(self.metrics.page(""))
+            page.cancel()
+        self.failureResultOf(page)
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class FormatTests(MetricsCase):
+    """What Prometheus makes of it."""
+
+    def test_formats(self) -> None:
+        """The text that it always knew, and OpenMetrics for who wants that."""
+        self.fill()
+        media_type, _ = self.finish(self.metrics.page("text/html, */*"))
+        self.assertTrue(media_type.startswith("text/plain; version=0.0.4"), media_type)
+        accept = "application/openmetrics-text;version=1.0.0;q=0.9, text/plain;q=0.5"
+        media_type, page = self.finish(self.metrics.page(accept))
+        self.assertTrue(media_type.startswith("application/openmetrics-text"), media_type)
+        found = {each.name for each in parse_open_metrics(page.decode())}
+        self.assertEqual(found, set(self.families()))
+
+    def test_conventions(self) -> None:
+        """Prometheus's "Metric and label naming": base units, and ``_total`` for counters."""
+        self.fill()
+        for name, family in self.families().items():
+            self.assertTrue(family.documentation)
+            if not name.startswith("regproxy_"):
+                self.assertRegex(name, "^(process|python)_")
+                continue
+            self.assertNotRegex(name, "milli|micro|percent|kilo|mega|gauge|counter")
+            for sample in family.samples:
+                self.assertEqual(sample.name.endswith("_total"), family.type == "counter")
+
+    maxDiff = None
+
+    def test_reference(self) -> None:
+        """The reference has each metric, with its type and labels, and no others."""
+        self.fill()
+        table = {
+            match[1]: (match[2], frozenset(re.findall(r"`(\w+)`", match[3])))
+            for match in re.finditer(
+                r"^\| `(regproxy_\w+)` \| (\w+) \|([^|]*)\|", REFERENCE.read_text(), re.MULTILINE
+            )
+        }
+        self.assertEqual(table, self.shown())
+
+    def shown(self) -> dict[str, tuple[str, frozenset[str]]]:
+        """Type and labels of each metric on the page. The parser cuts ``_total`` off."""
+        found = {}
+        for name, family in self.families().items():
+            if name.startswith("regproxy_"):
+                labels = {label for sample in family.samples for label in sample.labels}
+                self.assertTrue(family.samples, name)
+                suffix = "_total" if family.type == "counter" else ""
+                found[name + suffix] = family.type, frozenset(labels - {"le"})
+        return found
