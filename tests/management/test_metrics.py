@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_open_metrics,
 )
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import Deferred, ensureDeferred, fail
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.web.http_headers import Headers
@@ -189,7 +189,8 @@ class PageTests(MetricsCase):
     def test_store_fails(self) -> None:
         """The page comes without what the store does not tell."""
         for error in IndexFailed("disk full"), OSError(5, "Input/output error"):
-            with self.failing(fail(error)) as events:
+            self.answer_stats_with(fail(error))
+            with capturedLogs() as events:
                 families = self.families()
             self.assertNotIn("regproxy_store_bytes", families)
             self.assertIn("regproxy_fills_in_flight", families)
@@ -197,27 +198,24 @@ class PageTests(MetricsCase):
 
     def test_store_hangs(self) -> None:
         """Nor is it waited for."""
-        never: Deferred[StoreStats] = Deferred()
-        with self.failing(never):
-            page = ensureDeferred(self.metrics.page(""))
-            self.clock.advance(PATIENCE - 0.1)
-            self.assertNoResult(page)
-            self.clock.advance(0.1)
+        self.answer_stats_with(Deferred())
+        page = ensureDeferred(self.metrics.page(""))
+        self.clock.advance(PATIENCE - 0.1)
+        self.assertNoResult(page)
+        self.clock.advance(0.1)
         self.assertIn(b"regproxy_fills_in_flight", self.successResultOf(page)[1])
 
-    def failing(self, stats: Deferred[StoreStats]) -> capturedLogs:
-        """Have the store answer with *stats*."""
+    def answer_stats_with(self, stats: Deferred[StoreStats]) -> None:
+        """Have the store answer so."""
         self.patch(Housekeeping, "stats", lambda _: stats)
-        return capturedLogs()
 
     def test_leaves(self) -> None:
         """Who asked is gone: the store is asked no further."""
         cancelled: list[object] = []
-        never: Deferred[StoreStats] = Deferred(cancelled.append)
-        with self.failing(never):
-            page = ensureDeferred(self.metrics.page(""))
-            page.cancel()
-        self.failureResultOf(page)
+        self.answer_stats_with(Deferred(cancelled.append))
+        page = ensureDeferred(self.metrics.page(""))
+        page.cancel()
+        self.failureResultOf(page, CancelledError)
         self.assertEqual(len(cancelled), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
