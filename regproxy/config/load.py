@@ -21,6 +21,7 @@ from regproxy.config.model import (
     CASection,
     Config,
     DNSSection,
+    FreshnessSection,
     LimitsSection,
     ManagementSection,
     MirrorSection,
@@ -37,12 +38,15 @@ from regproxy.config.structure import (
     path_text,
     problems,
 )
+from regproxy.config.units import format_duration
 from regproxy.oci.errors import HostInvalid, shown
 from regproxy.oci.names import HTTPS_PORT, Host
 from regproxy.policy.addresses import AllowEntry
 from regproxy.upstream.docker_config import DockerConfigInvalid, parse_docker_config
 
 MASK: Final = "********"
+# Seconds. Who has just pushed a tag by another way does not wait for long.
+NOT_FOUND_MAX: Final = 10.0
 
 _Section = TypeVar("_Section")
 _Listening = TypeVar("_Listening", ProxySection, TLSSection, MirrorSection, ManagementSection)
@@ -135,6 +139,7 @@ def loads(
             DNSSection: _finish_unavailable,
             RelaySection: _finish_relay,
             CacheSection: partial(_finish_positive, ("max_size", "inactive")),
+            FreshnessSection: _finish_freshness,
             LimitsSection: partial(_finish_positive, [a.name for a in fields(LimitsSection)]),
             CASection: partial(_finish_ca, read),
             RegistrySection: partial(_finish_registry, read),
@@ -244,6 +249,13 @@ def _finish_positive(keys: Iterable[str], section: _Section) -> _Section:
     _raise_any(
         ((key,), "expected more than 0, found 0") for key in keys if not getattr(section, key)
     )
+    return section
+
+
+def _finish_freshness(section: FreshnessSection) -> FreshnessSection:
+    if section.not_found > NOT_FOUND_MAX:
+        allowed, found = map(format_duration, (NOT_FOUND_MAX, section.not_found))
+        raise Problems([(("not_found",), f"expected at most {allowed}, found {found}")])
     return section
 
 

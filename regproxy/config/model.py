@@ -241,10 +241,15 @@ class FreshnessRule:
 
 @frozen
 class FreshnessSection:
-    """``[freshness]``: how long a tag is answered without asking upstream."""
+    """``[freshness]``: how long a tag is answered without asking upstream.
+
+    ``not_found`` is for the answer that there is no such tag. By default each client
+    sees a tag as soon as it is there, whoever pushes it and by which way.
+    """
 
     default: float = 0.0
     stale_if_error: float = 7 * DAY
+    not_found: float = 0.0
     rule: tuple[FreshnessRule, ...] = ()
 
 

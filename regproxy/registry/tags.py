@@ -38,6 +38,7 @@ from regproxy.registry.ask import (
 )
 from regproxy.registry.backoff import BackOff
 from regproxy.registry.content import ContentService, drop, refuse_unverified
+from regproxy.registry.missing import Missing
 from regproxy.registry.permissions import NO_HEAD, Permissions
 from regproxy.registry.straight import MemoryBlob
 from regproxy.registry.waiting import Leaders
@@ -91,6 +92,7 @@ class TagService:
         self._now = now
         self._fetching = Leaders()
         self._asking = Leaders()
+        self._missing = Missing(clock, freshness.not_found)
         # Until when not to ask with HEAD: it was answered with 405, or without a digest.
         self._without_head: dict[Host, float] = {}
 
@@ -99,6 +101,7 @@ class TagService:
 
         Raises:
             Refused: upstream does not let this client read what is stored.
+            StillMissing: upstream has just told this client that there is no such tag.
             UpstreamError: upstream was needed and failed.
         """
         key = TagKey(ask.host, repository, tag, normalise_accept(ask.accept))
@@ -110,6 +113,7 @@ class TagService:
             variant = self._variant(ask, repository, tag)
             if variant is not None:
                 return await self._answer_known(question, variant, ours=False)
+            self._missing.check(ask.method, key, ask.login)
             if ask.method == b"HEAD" and self._can_head(ask.host):
                 return await self._describe(question)
             if key not in self._fetching:
@@ -132,7 +136,8 @@ class TagService:
         return await shielded(ensureDeferred(self._fetch(question, entry)), drop)
 
     def forget(self, host: Host, repository: Repository, tag: Tag) -> None:
-        """The tag was pushed or deleted: what it pointed to is no longer known."""
+        """The tag was pushed or deleted: whether it is there and where it points is not known."""
+        self._missing.forget(host, repository, tag)
         self._store.index.drop_tag(host, repository, tag).addErrback(
             lambda failure: self._log.failure("A pushed tag was not forgotten", failure)
         )
@@ -355,7 +360,8 @@ class TagService:
                 headers.setRawHeaders(name, values)
         if known is not None:
             headers.setRawHeaders(b"If-None-Match", [etag_of(known.digest)])
-        return await self._upstream.request(
+        changes = self._missing.changes
+        response = await self._upstream.request(
             method,
             ask.host,
             manifest_target(question.repository, question.tag),
@@ -363,6 +369,9 @@ class TagService:
             repository=question.repository,
             authorization=ask.authorization,
         )
+        if response.code == HTTPStatus.NOT_FOUND:
+            self._missing.note(method, question.key, ask.login, changes)
+        return response
 
 
 def _wanted(question: _Question, digest: Digest) -> Wanted:

@@ -205,6 +205,9 @@ class LoadsTests(SynchronousTestCase):
             "[dns]\nlisten = ['x']": r"^dns\.listen: not available in this version: .*found 'x'$",
             "[relay]\nallow = ['10.0.0.0/8', 'x']": r"^relay\.allow\[1\]: .*found 'x'$",
             "[cache]\nmax_size = 0": r"^cache\.max_size: expected more than 0, found 0$",
+            "[freshness]\nnot_found = '11s'": (
+                r"^freshness\.not_found: expected at most 10s, found 11s$"
+            ),
             "[limits]\nconnect = '0s'": r"^limits\.connect: expected more than 0, found 0$",
         }.items():
             (line,) = found(text)
@@ -492,9 +495,10 @@ _configs = st.builds(
     ca=st.builds(CASection, st.none() | _paths, st.none() | _paths),
     freshness=st.builds(
         FreshnessSection,
-        _durations,
-        _durations,
-        st.lists(
+        default=_durations,
+        stale_if_error=_durations,
+        not_found=st.sampled_from([0.0, 0.25, 10.0]),
+        rule=st.lists(
             st.builds(
                 FreshnessRule,
                 st.text(alphabet="ab.\\'\"").map(re.escape).map(re.compile),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from regproxy.config.model import FreshnessSection
 from regproxy.oci.media_types import DOCKER_MANIFEST, OCI_INDEX
 from regproxy.oci.names import Digest
 from regproxy.policy.caching import NoStore
@@ -385,6 +387,115 @@ class RefusalTests(TagTestCase):
         """Reading where pushing is denied."""
         target = self.upstream.serve_manifest(DENY, "app", "latest", ONE)
         self.assertIsOne(self.get(DENY, target))
+
+
+class NotFoundTests(TagTestCase):
+    """Tags that are not there."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.missing = "/v2/app/manifests/next"
+        self.url = OPEN + self.missing
+        self.remember(10.0)
+
+    def remember(self, seconds: float) -> None:
+        self.start(evolve(self.config, freshness=FreshnessSection(not_found=seconds)))
+
+    def say(self, reply: Reply) -> None:
+        for method in "GET", "HEAD":
+            self.upstream.on(method, self.url, reply)
+
+    def test_remembered(self) -> None:
+        """The same question is not asked again for ten seconds."""
+        self.say(Reply(404, {}, b"upstream's"))
+        for ask in self.get, self.head:
+            self.assertEqual(ask(OPEN, self.missing).status, 404)
+            self.upstream.questions()
+            self.clock.advance(3)
+            answer = ask(OPEN, self.missing)
+            self.assertEqual((answer.status, answer["Age"]), (404, "3"))
+            self.assertEqual(answer["Cache-Status"], "regproxy; hit; detail=not-found")
+            self.assertIsNone(answer["Proxy-Status"])
+            self.assertAsked()
+        self.assertEqual(self.get(OPEN, self.missing).error["code"], "MANIFEST_UNKNOWN")
+        self.clock.advance(7)
+        self.assertEqual(self.get(OPEN, self.missing).body, b"upstream's")
+        self.assertAsked(f"GET {self.url}")
+
+    def test_default(self) -> None:
+        """By default each time: a tag may be there a moment later."""
+        self.start(self.config)
+        self.say(Reply(404))
+        for _ in range(2):
+            self.assertEqual(self.get(OPEN, self.missing).status, 404)
+        self.assertAsked(*[f"GET {self.url}"] * 2)
+
+    def test_for_others(self) -> None:
+        """Another login, another Accept, another method: upstream may say something else."""
+        self.say(Reply(404))
+        self.head(OPEN, self.missing, ALICE)
+        self.upstream.serve_manifest(OPEN, "app", "next", ONE)
+        for login in BOB, None:
+            self.assertEqual(self.head(OPEN, self.missing, login).status, 200)
+        self.assertEqual(self.head(OPEN, self.missing, ALICE, Accept=OCI_INDEX).status, 200)
+        self.assertEqual(self.head(OPEN, self.missing, ALICE).status, 404)
+        self.assertIsOne(self.get(OPEN, self.missing, ALICE))
+
+    def test_shared_login(self) -> None:
+        """Where the proxy logs in, all clients are one."""
+        target = "/v2/app/manifests/next"
+        self.upstream.on("GET", TEAM + target, Reply(404))
+        for login in ALICE, BOB, None:
+            self.assertEqual(self.get(TEAM, target, login).status, 404)
+        self.assertAsked(f"GET {TEAM}{target}")
+
+    def test_refusals(self) -> None:
+        """401, 403 and failures are nothing to remember."""
+        for code in 401, 403, 500:
+            self.say(Reply(code))
+            for _ in range(2):
+                self.assertEqual(self.get(OPEN, self.missing).status, code)
+            self.assertAsked(*[f"GET {self.url}"] * 2)
+
+    def test_pushed(self) -> None:
+        """A push through the proxy ends it."""
+        self.say(Reply(404))
+        self.get(OPEN, self.missing)
+        self.upstream.on("PUT", self.url, Reply(201))
+        self.ask("PUT", OPEN, self.missing, body=ONE).answer()
+        self.upstream.serve_manifest(OPEN, "app", "next", ONE)
+        self.assertIsOne(self.get(OPEN, self.missing))
+
+    def test_pushed_meanwhile(self) -> None:
+        """An answer that was on its way while the tag was pushed is not remembered."""
+        pending: Deferred[Reply] = Deferred()
+        self.upstream.on("GET", self.url, pending)
+        client = self.ask("GET", OPEN, self.missing)
+        self.upstream.on("PUT", self.url, Reply(201))
+        self.ask("PUT", OPEN, self.missing, body=ONE).answer()
+        pending.callback(Reply(404))
+        self.assertEqual(client.answer().status, 404)
+        self.upstream.serve_manifest(OPEN, "app", "next", ONE)
+        self.assertIsOne(self.get(OPEN, self.missing))
+
+    def test_others_got_it(self) -> None:
+        """Once it is stored, what upstream says counts."""
+        self.say(Reply(404))
+        self.get(OPEN, self.missing, ALICE)
+        self.upstream.serve_manifest(OPEN, "app", "next", ONE)
+        self.get(OPEN, self.missing, BOB)
+        self.assertIsOne(self.get(OPEN, self.missing, ALICE))
+
+    def test_gone(self) -> None:
+        """A tag that was stored, and is not there any more."""
+        self.say(Reply(404))
+        self.upstream.serve_manifest(OPEN, "app", "next", ONE)
+        self.get(OPEN, self.missing)
+        self.say(Reply(404))
+        self.get(OPEN, self.missing)
+        self.upstream.questions()
+        self.assertEqual(self.get(OPEN, self.missing).status, 404)
+        self.assertAsked()
 
 
 class WithoutHeadTests(TagTestCase):
