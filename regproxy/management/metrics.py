@@ -30,6 +30,7 @@ from twisted.logger import Logger
 from regproxy import __version__
 from regproxy.management.loop_delay import LoopDelay
 from regproxy.management.tally import Histogram, Traffic
+from regproxy.policy.interception import OTHER
 from regproxy.registry.backoff import BackOff
 from regproxy.store.errors import StoreError
 from regproxy.store.housekeeping import Housekeeping, StoreStats
@@ -90,9 +91,12 @@ class Metrics:
         asking = ensureDeferred(self._sources.housekeeping.stats())
         try:
             return await asking.addTimeout(PATIENCE, self._clock)
-        except (StoreError, OSError, TookTooLong) as error:
-            self._log.error("The store does not tell its numbers: {reason}", reason=str(error))
-            return None
+        except TookTooLong:
+            reason = f"no answer within {PATIENCE} s"
+        except (StoreError, OSError) as error:
+            reason = str(error)
+        self._log.error("The store does not tell its numbers: {reason}", reason=reason)
+        return None
 
     def _collect(self, stats: StoreStats | None) -> Iterator[Metric]:
         sources = self._sources
@@ -138,10 +142,12 @@ def _traffic(traffic: Traffic) -> Iterator[Metric]:
 
 
 def _upstream(sources: Sources) -> Iterator[Metric]:
-    # Of several hosts that count under one name, the latest is shown.
+    # Of several hosts that count under one name, the latest is shown. The others are servers
+    # that registries have redirected to: what they count is no pulls.
     readings = {
-        (sources.traffic.name_of(host), str(speaker)): reading
+        (name, str(speaker)): reading
         for (host, speaker), reading in sources.rate_limits.readings().items()
+        if (name := sources.traffic.name_of(host)) != OTHER
     }
     limits = {key: each.limit for key, each in readings.items() if each.limit is not None}
     yield _gauge(
@@ -160,8 +166,8 @@ def _upstream(sources: Sources) -> Iterator[Metric]:
     )
     rests: dict[tuple[str], float] = {}
     for host, left in sources.backoff.resting().items():
-        name = (sources.traffic.name_of(host),)
-        rests[name] = max(left, rests.get(name, 0.0))
+        key = (sources.traffic.name_of(host),)
+        rests[key] = max(left, rests.get(key, 0.0))
     yield _gauge(
         "upstream_backoff_seconds",
         "For how long the registry, which answered 429, is left alone yet.",

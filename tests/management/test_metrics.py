@@ -147,6 +147,12 @@ class PageTests(MetricsCase):
         name = "upstream_ratelimit_remaining"
         self.assertEqual(self.value(name, registry="*.gcr.io", login="own"), 3)
 
+    def test_rate_limits_of_strangers(self) -> None:
+        """What a content network counts is nobody's pulls."""
+        self.limit(Host("cdn.example.net"), Speaker.ANONYMOUS, "5", "10")
+        for name in "upstream_ratelimit_remaining", "upstream_ratelimit_limit":
+            self.assertIsNone(self.value(name, registry="other", login="anonymous"))
+
     def test_backoff(self) -> None:
         """As long as it lasts; the longest of several under one name."""
         name = "upstream_backoff_seconds"
