@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Final
 
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService, Service
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -28,11 +30,14 @@ from zope.interface import implementer
 
 from regproxy.config.load import ConfigError, effective, load
 from regproxy.config.model import Config
+from regproxy.listeners.dns import QUERY_SIZE, Datagrams, NameService, StreamFactory
 from regproxy.listeners.proxied import ProxiedFactory
 from regproxy.oci.errors import shown
+from regproxy.policy.resolution import ServerAddress
 from regproxy.store.errors import StoreUnusable
 from regproxy.tls.contexts import HTTP_1_1
 from regproxy.tls.errors import CAError
+from regproxy.upstream.loops import find_loops
 from regproxy.wiring import Foundation, House, fingerprint
 
 # Seconds between writes of the times of last use: what a kill loses of them.
@@ -89,7 +94,10 @@ def make_service(reactor: Any, config: Config, path: Path | None) -> MultiServic
     for way, descriptions in listeners(config).items():
         for description in descriptions:
             factory = CurrentFactory(partial(proxy.way, way))
-            proxy.addService(ListenerService(reactor, description, factory))
+            listener = ListenerService(reactor, description, factory, foundation.places.add)
+            proxy.addService(listener)
+    for server in map(ServerAddress.parse, config.dns.listen):
+        proxy.addService(DNSListenerService(reactor, server, proxy.names, foundation.places.add))
     proxy.addService(TimerService(HOUSEKEEPING_INTERVAL, foundation.housekeeping.tick))
     proxy.addService(foundation.loop_delay)
     return proxy
@@ -163,10 +171,17 @@ class ListenerService(Service):
         port: the port while it listens.
     """
 
-    def __init__(self, reactor: Any, description: str, factory: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        description: str,
+        factory: IProtocolFactory,
+        listening: Callable[[str, int], None] = lambda address, port: None,
+    ) -> None:
         self._reactor = reactor
         self._description = description
         self._factory = factory
+        self._listens_at = listening
         self.port: IListeningPort | None = None
 
     def privilegedStartService(self) -> None:
@@ -192,6 +207,52 @@ class ListenerService(Service):
 
     def _listening(self, port: IListeningPort) -> None:
         self.port = port
+        address = port.getHost()
+        if isinstance(address, (IPv4Address, IPv6Address)):
+            self._listens_at(address.host, address.port)
+
+
+class DNSListenerService(Service):
+    """One address of the name server, over UDP and TCP. Like :class:`ListenerService`.
+
+    Args:
+        current: gives the service as the configuration in force wants it.
+        listening: is told the address and the port.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: ServerAddress,
+        current: Callable[[], NameService],
+        listening: Callable[[str, int], None],
+    ) -> None:
+        self._reactor = reactor
+        self._server = server
+        self._current = current
+        self._listens_at = listening
+        self._ports: list[IListeningPort] = []
+
+    def privilegedStartService(self) -> None:
+        """Bind and listen."""
+        server = self._server
+        streams = StreamFactory(self._current, self._reactor)
+        try:
+            self._ports = [
+                self._reactor.listenUDP(
+                    server.port, Datagrams(self._current), server.address, QUERY_SIZE
+                ),
+                self._reactor.listenTCP(server.port, streams, interface=server.address),
+            ]
+        except CannotListenError as error:
+            sys.exit(f"cannot listen on {server}, which is in dns.listen: {error}")
+        self._listens_at(server.address, server.port)
+
+    def stopService(self) -> Deferred[Any]:
+        """Answer no more queries."""
+        super().stopService()
+        ports, self._ports = self._ports, []
+        return gatherResults([maybeDeferred(port.stopListening) for port in ports])
 
 
 class StoreService(Service):
@@ -253,6 +314,7 @@ class ProxyService(MultiService):
         super().startService()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         self._reactor.callWhenRunning(_stop_once)
+        self._reactor.callWhenRunning(self._adopt_resolver)
         self._log.info(
             "The CA is {path}/ca.crt, SHA-256 {fingerprint}; content is kept in {cache}",
             path=str(self.house.config.ca_directory),
@@ -263,11 +325,16 @@ class ProxyService(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Stop everything."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        self._reactor.installNameResolver(self._foundation.system_resolver)
         return gatherResults([super().stopService(), self.house.upstream.close()])
 
     def way(self, name: str) -> IProtocolFactory:
         """The factory of the way in called *name*, as the configuration in force wants it."""
         return self.house.ways[name]
+
+    def names(self) -> NameService:
+        """The name server as the configuration in force wants it."""
+        return self.house.names
 
     def reload(self) -> None:
         """Read the configuration again; a bad one leaves the running one in force.
@@ -289,7 +356,20 @@ class ProxyService(MultiService):
         self._foundation.housekeeping.follow(config.cache)
         self._foundation.traffic.follow(config)
         replaced.upstream.close()
+        self._adopt_resolver()
         self._log.info("The configuration was reloaded")
+
+    def _adopt_resolver(self) -> None:
+        """Look names up as the configuration in force wants it, and tell if that leads back."""
+        self._reactor.installNameResolver(self.house.resolver)
+        ensureDeferred(self._tell_of_loops()).addErrback(
+            lambda failure: self._log.failure("The look for loops", failure)
+        )
+
+    async def _tell_of_loops(self) -> None:
+        house = self.house
+        for loop in await find_loops(house.resolver, house.config, house.own):
+            self._log.error("{loop}", loop=loop)
 
 
 def _stop_once() -> None:
@@ -315,4 +395,4 @@ def _stop_once() -> None:
 
 def _fixed(config: Config) -> tuple[object, ...]:
     """What a reload does not change."""
-    return listeners(config), config.ca, config.cache.directory, config.data
+    return listeners(config), config.dns.listen, config.ca, config.cache.directory, config.data

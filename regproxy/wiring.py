@@ -12,18 +12,25 @@ import re
 import time
 from datetime import UTC, datetime
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
 from attrs import frozen
 from cryptography.hazmat.primitives import hashes
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 from twisted.web.resource import IResource
 
 from regproxy import __version__
 from regproxy.config.model import Config, RegistrySection
+from regproxy.dns.cache import AnswerCache
 from regproxy.listeners.connect import ConnectFactory
+from regproxy.listeners.dns import NameService
 from regproxy.listeners.mirror import MirrorDoor, MirrorResource, MirrorSite
 from regproxy.listeners.plain import PlainResource
 from regproxy.listeners.redirect import RedirectResource
@@ -36,9 +43,10 @@ from regproxy.management.site import Facts, ManagementSite
 from regproxy.management.tally import Traffic
 from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.names import HTTPS_PORT, Host
-from regproxy.policy.addresses import AddressGuard, AllowEntry
+from regproxy.policy.addresses import AddressGuard, AllowEntry, Own
 from regproxy.policy.filling import FillRules
 from regproxy.policy.interception import Intercept, decide, decide_by_name
+from regproxy.policy.resolution import ResolutionRules, ServerAddress
 from regproxy.registry.backoff import BackOff, ConsiderateUpstream
 from regproxy.registry.content import ContentService
 from regproxy.registry.grants import Grants
@@ -61,7 +69,10 @@ from regproxy.tls.server import ServerTLS
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.credentials import Credentials
 from regproxy.upstream.dial import GuardedEndpoint
+from regproxy.upstream.loops import OwnPlaces
+from regproxy.upstream.name_servers import NameServers, NetworkExchange
 from regproxy.upstream.rate_limits import RateLimits
+from regproxy.upstream.resolver import NameServerResolver
 from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.site import Entry, Limits, StrictSite
 
@@ -90,6 +101,8 @@ class Foundation:
     rate_limits: RateLimits
     traffic: Traffic
     loop_delay: LoopDelay
+    places: OwnPlaces
+    system_resolver: IHostnameResolver
 
     @classmethod
     def lay(cls, reactor: Any, config: Config) -> Foundation:
@@ -128,23 +141,35 @@ class Foundation:
             rate_limits=RateLimits(reactor),
             traffic=traffic,
             loop_delay=LoopDelay(reactor, time.monotonic),
+            places=OwnPlaces(),
+            system_resolver=reactor.nameResolver,
         )
 
 
 @frozen
 class House:
-    """What one configuration determines: a factory for each way in, and the way out."""
+    """What one configuration determines: a factory for each way in, and the way out.
+
+    Attributes:
+        names: the name server.
+        resolver: what the way out has to look names up with.
+        own: where this proxy itself is.
+    """
 
     config: Config
     upstream: Upstream
     ways: dict[str, IProtocolFactory]
+    names: NameService
+    resolver: IHostnameResolver
+    own: Own
 
     @classmethod
     def build(cls, foundation: Foundation, config: Config) -> House:
         """Build it on *foundation*."""
         reactor = foundation.reactor
         credentials = Credentials(reactor, config.credentials, os.environ)
-        upstream = Upstream(reactor, config, _tls_policy, credentials, foundation.rate_limits)
+        own = partial(_is_own, foundation.places, frozenset(map(ip_address, config.dns.addresses)))
+        upstream = Upstream(reactor, config, _tls_policy, credentials, foundation.rate_limits, own)
         patient = ConsiderateUpstream(upstream, foundation.backoff, config.limits.rate_limit_wait)
         way_out = OpenUpstream(patient)
         visibility = Visibility(
@@ -211,7 +236,7 @@ class House:
         def tunnels(way: str, method: str) -> Tunnels:
             return Tunnels(
                 reactor,
-                partial(_tunnel_endpoint, reactor, config),
+                partial(_tunnel_endpoint, reactor, config, own),
                 config.limits,
                 partial(_log_tunnel, foundation.access_log, way, method),
             )
@@ -244,7 +269,15 @@ class House:
             "mirror": site(MirrorResource(mirrored), Entry("mirror"), MirrorSite),
             "management": site(pages(_metrics(foundation)), Entry("management")),
         }
-        return cls(config, upstream, ways)
+        names = NameService(
+            ResolutionRules.of(config),
+            int(config.dns.ttl),
+            _name_servers(reactor, config.dns.forward_to),
+        )
+        resolver = foundation.system_resolver
+        if config.dns.upstream_resolvers:
+            resolver = NameServerResolver(_name_servers(reactor, config.dns.upstream_resolvers))
+        return cls(config, upstream, ways, names, resolver, own)
 
 
 def _now() -> datetime:
@@ -290,14 +323,36 @@ def _port_of(listen: tuple[str, ...]) -> int:
     return 3128
 
 
-def _tunnel_endpoint(reactor: Any, config: Config, host: Host) -> IStreamClientEndpoint:
+def _tunnel_endpoint(reactor: Any, config: Config, own: Own, host: Host) -> IStreamClientEndpoint:
     guard = AddressGuard(
-        tuple(map(AllowEntry.parse, config.relay.allow)), ports=frozenset({HTTPS_PORT})
+        tuple(map(AllowEntry.parse, config.relay.allow)),
+        ports=frozenset({HTTPS_PORT}),
+        own=own,
     )
     endpoint: IStreamClientEndpoint = GuardedEndpoint(
         reactor, host.name, host.port, guard, config.limits.connect
     )
     return endpoint
+
+
+def _name_servers(reactor: Any, servers: tuple[str, ...]) -> NameServers:
+    return NameServers(
+        NetworkExchange(reactor),
+        tuple(map(ServerAddress.parse, servers)),
+        AnswerCache(reactor.seconds),
+        reactor,
+    )
+
+
+def _is_own(
+    places: OwnPlaces,
+    names_lead_to: frozenset[IPv4Address | IPv6Address],
+    address: str,
+    port: int,
+) -> bool:
+    """Whether this process listens there, or clients are sent there."""
+    led_here = port == HTTPS_PORT and ip_address(address) in names_lead_to
+    return led_here or places.holds(address, port)
 
 
 def _tls(foundation: Foundation, names: tuple[str, ...]) -> ServerTLS:

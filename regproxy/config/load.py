@@ -30,6 +30,7 @@ from regproxy.config.model import (
     RelaySection,
     TLSSection,
 )
+from regproxy.config.name_server import finish_dns
 from regproxy.config.structure import (
     KeyPath,
     Problem,
@@ -136,7 +137,7 @@ def loads(
             TLSSection: partial(_finish_listening, keys=("listen", "http_listen")),
             MirrorSection: _finish_listening,
             ManagementSection: _finish_listening,
-            DNSSection: _finish_unavailable,
+            DNSSection: finish_dns,
             RelaySection: _finish_relay,
             CacheSection: partial(_finish_positive, ("max_size", "inactive")),
             FreshnessSection: _finish_freshness,
@@ -222,15 +223,6 @@ def _finish_proxy(section: ProxySection) -> ProxySection:
             names.append(host.name)
     _raise_any(found)
     return _finish_listening(evolve(section, tls_names=tuple(names)))
-
-
-def _finish_unavailable(section: DNSSection) -> DNSSection:
-    if section.listen:
-        found = ", ".join(map(shown, section.listen))
-        raise Problems(
-            [(("listen",), f"not available in this version: expected [], found {found}")]
-        )
-    return section
 
 
 def _finish_relay(section: RelaySection) -> RelaySection:

@@ -157,11 +157,27 @@ class MirrorSection:
 
 @frozen
 class DNSSection:
-    """``[dns]``: intercepted names answer with ``addresses``. Not in this version."""
+    """``[dns]``: a name server whose clients come here for what is intercepted.
+
+    Addresses of name servers have a port if it is not 53: ``10.0.0.5``, ``[fd00::5]:5353``.
+    ``ttl`` is in seconds. ``upstream_resolvers`` are for this proxy's own look-ups; without any
+    it asks as the system does.
+    """
 
     listen: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     forward_to: tuple[str, ...] = ()
+    authoritative: bool = False
+    ttl: float = 60.0
+    clients: tuple[str, ...] = (
+        "127.0.0.0/8",
+        "::1/128",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "fc00::/7",
+    )
+    upstream_resolvers: tuple[str, ...] = ()
 
 
 @frozen

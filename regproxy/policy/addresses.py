@@ -10,7 +10,7 @@ multicast, and does not look inside addresses that embed another one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -24,6 +24,9 @@ from typing import Final
 from attrs import frozen
 
 from regproxy.oci.names import HTTPS_PORT
+
+#: Whether a connection to this address and port would come back to this proxy.
+Own = Callable[[str, int], bool]
 
 _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
@@ -168,6 +171,11 @@ class AllowEntry:
         return port == self.port and address in self.network
 
 
+def nowhere(address: str, port: int) -> bool:
+    """The proxy is not reached at any address."""
+    return False
+
+
 @frozen
 class AddressGuard:
     """Decides about one address and port.
@@ -180,19 +188,23 @@ class AddressGuard:
         allow: exceptions; one that matches lifts every other rule for that address.
         ports: ports that are open at public addresses; None means all.
         private: whether private and loopback addresses count as public ones.
+        own: where this proxy itself is. No exception holds there.
     """
 
     allow: tuple[AllowEntry, ...] = ()
     ports: frozenset[int] | None = None
     private: bool = False
+    own: Own = nowhere
 
     @classmethod
-    def private_allowed(cls, allow: tuple[AllowEntry, ...] = ()) -> AddressGuard:
+    def private_allowed(
+        cls, allow: tuple[AllowEntry, ...] = (), own: Own = nowhere
+    ) -> AddressGuard:
         """The guard of a registry with ``relay_private``: private addresses at any port.
 
         Link-local, metadata, multicast and other special addresses stay refused.
         """
-        return cls(allow, private=True)
+        return cls(allow, private=True, own=own)
 
     def check(self, address: str, port: int) -> str | None:
         """None if *address* may be dialled at *port*, else the reason why not.
@@ -203,6 +215,10 @@ class AddressGuard:
             parsed = ip_address(address)
         except ValueError:
             return f"{address!r} is not an IP address"
+        if self.own(address, port):
+            return (
+                f"{parsed} is this proxy itself, which has to find the host by another name server"
+            )
         listed = False
         for layer in _layers(parsed):
             if any(entry.admits(layer, port) for entry in self.allow):

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from regproxy.config.model import Config, RegistrySection
 from regproxy.oci.names import Host
-from regproxy.policy.addresses import AddressGuard, AllowEntry
+from regproxy.policy.addresses import AddressGuard, AllowEntry, Own, nowhere
 from regproxy.upstream.dial import DialReactor, GuardedEndpoint
 from regproxy.upstream.pool import MeteredPool
 from regproxy.upstream.secure import TLSEndpoint
@@ -56,13 +56,19 @@ class Agents:
     that ties a login to the connection (NTLM does) gives nothing away.
     """
 
-    def __init__(self, reactor: DialReactor, config: Config, policy_for: PolicyFor) -> None:
+    def __init__(
+        self,
+        reactor: DialReactor,
+        config: Config,
+        policy_for: PolicyFor,
+        own: Own = nowhere,
+    ) -> None:
         self._reactor = reactor
         self._limits = config.limits
         self._policy_for = policy_for
         allow = tuple(map(AllowEntry.parse, config.relay.allow))
-        self._public = AddressGuard(allow)
-        self._private = AddressGuard.private_allowed(allow)
+        self._public = AddressGuard(allow, own=own)
+        self._private = AddressGuard.private_allowed(allow, own)
         self._policies: dict[tuple[Path | None, bool], IPolicyForHTTPS] = {}
         self._agents: OrderedDict[tuple[Host, bytes], tuple[IAgent, MeteredPool]] = OrderedDict()
 

@@ -16,6 +16,7 @@ from regproxy import __version__
 from regproxy.config.model import Auth, Config, RegistrySection
 from regproxy.interfaces import OWN_LOGIN, IUpstream
 from regproxy.oci.names import Host, Repository
+from regproxy.policy.addresses import Own, nowhere
 from regproxy.upstream.agents import Agents, PolicyFor
 from regproxy.upstream.auth import Account, Answer, Authenticator
 from regproxy.upstream.body import BytesBody, Deadline, WatchedBody, drain
@@ -103,6 +104,7 @@ class Upstream:
         policy_for: PolicyFor,
         credentials: ICredentials,
         rate_limits: RateLimits,
+        own: Own = nowhere,
     ) -> None:
         """
         Args:
@@ -110,6 +112,7 @@ class Upstream:
             rate_limits: told of every answer.
             policy_for: gives the TLS policy of a registry; asked once for each
                 combination of ``ca_file`` and ``insecure``.
+            own: where this proxy itself is; it is not dialled.
 
         Raises:
             ValueError: an entry of ``relay.allow`` is none.
@@ -118,7 +121,7 @@ class Upstream:
         self._config = config
         self._limits = config.limits
         self._rate_limits = rate_limits
-        self._agents = Agents(reactor, config, policy_for)
+        self._agents = Agents(reactor, config, policy_for, own)
         self._auth = Authenticator(
             self._clock, self._fetch, config.limits.upstream_idle, credentials
         )

@@ -142,7 +142,8 @@ def _literal(host: str, port: int) -> IAddress | None:
     return (IPv4Address if version == 4 else IPv6Address)("TCP", host, port)
 
 
-async def _resolve(resolver: IHostnameResolver, host: str, port: int) -> list[IAddress]:
+async def resolve(resolver: IHostnameResolver, host: str, port: int) -> list[IAddress]:
+    """The addresses of *host*, which may be an address itself; none if there are none."""
     literal = _literal(host, port)
     if literal is not None:
         return [literal]
@@ -191,7 +192,7 @@ class GuardedEndpoint:
         return Host(self.host, self.port).authority
 
     async def _connect(self, protocol_factory: IProtocolFactory) -> IProtocol:
-        addresses = await _resolve(self.reactor.nameResolver, self.host, self.port)
+        addresses = await resolve(self.reactor.nameResolver, self.host, self.port)
         if not addresses:
             raise UpstreamUnreachable(f"the name {self.host} does not resolve")
         endpoint = HostnameEndpoint(
