@@ -52,7 +52,7 @@ NO_LOGIN = (
     " or a login in credentials.docker_config"
 )
 
-# The example of the documentation, but for [dns].
+# The example of the documentation.
 EXAMPLE = r"""
 data = "/var/lib/regproxy"
 
@@ -64,6 +64,11 @@ listen = ["tcp:443"]
 
 [mirror]
 listen = ["tcp:5000"]
+
+[dns]
+listen = ["10.0.0.5:53"]
+addresses = ["10.0.0.5"]
+forward_to = ["10.0.0.2"]
 
 [management]
 listen = ["tcp:8080:interface=127.0.0.1"]
@@ -202,7 +207,7 @@ class LoadsTests(SynchronousTestCase):
             "[mirror]\nlisten = ['']": r"^mirror\.listen\[0\]: expected an endpoint",
             "[mirror]\ndefault_registry = 'a/b'": r"^mirror\.default_registry: invalid host 'a/b'",
             "[mirror]\ndefault_registry = 1": r"^mirror\.default_registry: expected a text",
-            "[dns]\nlisten = ['x']": r"^dns\.listen: not available in this version: .*found 'x'$",
+            "[dns]\nforward_to = ['x']": r"^dns\.forward_to\[0\]: expected an address.*found 'x'$",
             "[relay]\nallow = ['10.0.0.0/8', 'x']": r"^relay\.allow\[1\]: .*found 'x'$",
             "[cache]\nmax_size = 0": r"^cache\.max_size: expected more than 0, found 0$",
             "[freshness]\nnot_found = '11s'": (
@@ -212,7 +217,6 @@ class LoadsTests(SynchronousTestCase):
         }.items():
             (line,) = found(text)
             self.assertRegex(line, pattern)
-        self.assertEqual(found("[dns]\naddresses = ['10.0.0.5']"), ())
 
     def test_names(self) -> None:
         """They get the form in which clients' are compared."""
