@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from regproxy.config.load import ConfigError, effective, load
 from regproxy.config.model import Config
-from regproxy.listeners.dns import QUERY_SIZE, Datagrams, NameService, StreamFactory
+from regproxy.listeners.dns import Datagrams, NameService, StreamFactory
 from regproxy.listeners.proxied import ProxiedFactory
 from regproxy.oci.errors import shown
 from regproxy.policy.resolution import ServerAddress
@@ -236,14 +236,12 @@ class DNSListenerService(Service):
     def privilegedStartService(self) -> None:
         """Bind and listen."""
         server = self._server
-        streams = StreamFactory(self._current, self._reactor)
         try:
-            self._ports = [
-                self._reactor.listenUDP(
-                    server.port, Datagrams(self._current), server.address, QUERY_SIZE
-                ),
-                self._reactor.listenTCP(server.port, streams, interface=server.address),
-            ]
+            for listen, protocol in (
+                (self._reactor.listenUDP, Datagrams(self._current)),
+                (self._reactor.listenTCP, StreamFactory(self._current, self._reactor)),
+            ):
+                self._ports.append(listen(server.port, protocol, interface=server.address))
         except CannotListenError as error:
             sys.exit(f"cannot listen on {server}, which is in dns.listen: {error}")
         self._listens_at(server.address, server.port)
@@ -314,7 +312,8 @@ class ProxyService(MultiService):
         super().startService()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         self._reactor.callWhenRunning(_stop_once)
-        self._reactor.callWhenRunning(self._adopt_resolver)
+        self._reactor.installNameResolver(self.house.resolver)
+        self._reactor.callWhenRunning(self._look_for_loops)
         self._log.info(
             "The CA is {path}/ca.crt, SHA-256 {fingerprint}; content is kept in {cache}",
             path=str(self.house.config.ca_directory),
@@ -356,20 +355,19 @@ class ProxyService(MultiService):
         self._foundation.housekeeping.follow(config.cache)
         self._foundation.traffic.follow(config)
         replaced.upstream.close()
-        self._adopt_resolver()
+        self._reactor.installNameResolver(self.house.resolver)
+        self._look_for_loops()
         self._log.info("The configuration was reloaded")
 
-    def _adopt_resolver(self) -> None:
-        """Look names up as the configuration in force wants it, and tell if that leads back."""
-        self._reactor.installNameResolver(self.house.resolver)
-        ensureDeferred(self._tell_of_loops()).addErrback(
-            lambda failure: self._log.failure("The look for loops", failure)
-        )
+    def _look_for_loops(self) -> None:
+        async def tell() -> None:
+            house = self.house
+            for loop in await find_loops(house.resolver, house.config, house.own):
+                self._log.error("{loop}", loop=loop)
 
-    async def _tell_of_loops(self) -> None:
-        house = self.house
-        for loop in await find_loops(house.resolver, house.config, house.own):
-            self._log.error("{loop}", loop=loop)
+        ensureDeferred(tell()).addErrback(
+            lambda failure: self._log.failure("Loops were not looked for", failure)
+        )
 
 
 def _stop_once() -> None:

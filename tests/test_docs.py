@@ -14,7 +14,7 @@ from regproxy.config.model import Config, FreshnessRule, RegistrySection
 REFERENCE = Path(__file__).resolve().parent.parent / "docs/reference/configuration.md"
 
 # Named in the reference as reserved: they have no effect yet.
-RESERVED = {"dns"}
+RESERVED: set[str] = set()
 
 
 def names(cls: type[Any]) -> set[str]:

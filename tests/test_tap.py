@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.internet import TimerService
 from twisted.application.service import IService
@@ -18,11 +18,13 @@ from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.interfaces import INegotiated
+from twisted.internet.interfaces import INegotiated, IReactorPluggableNameResolver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
+from twisted.names import dns
+from twisted.names.client import Resolver
 from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -30,10 +32,12 @@ from twisted.web.client import Agent, readBody
 
 from regproxy.config.load import loads
 from regproxy.oci.names import Host
+from regproxy.policy.resolution import ServerAddress
 from regproxy.store.errors import IndexFailed
 from regproxy.tap import (
     FLUSH_INTERVAL,
     CurrentFactory,
+    DNSListenerService,
     ListenerService,
     Options,
     ProxyService,
@@ -43,6 +47,7 @@ from regproxy.tap import (
 )
 from tests.support.certificates import make_ca, make_leaf
 from tests.support.memory_network import MemoryNetwork
+from tests.support.process import free_port
 
 SECRET = "correct horse battery staple"
 LOCAL = "tcp:0:interface=127.0.0.1"
@@ -166,6 +171,26 @@ class ListenerTests(SynchronousTestCase):
             port = taken.getsockname()[1]
             text = self.bind(f"tcp:{port}:interface=127.0.0.1")
         self.assertIn("cannot listen", text)
+
+    def test_name_server_in_use(self) -> None:
+        """Of either kind of port; the text names the key."""
+        told: list[tuple[str, int]] = []
+        for kind in socket.SOCK_DGRAM, socket.SOCK_STREAM:
+            with socket.socket(socket.AF_INET, kind) as taken:
+                taken.bind(("127.0.0.1", 0))
+                if kind == socket.SOCK_STREAM:
+                    taken.listen()
+                server = ServerAddress("127.0.0.1", taken.getsockname()[1])
+                service = DNSListenerService(
+                    reactor, server, self.fail, lambda *place: told.append(place)
+                )
+                with self.assertRaises(SystemExit) as caught:
+                    service.privilegedStartService()
+            self.assertIn(
+                f"cannot listen on {server}, which is in dns.listen", caught.exception.code
+            )
+            self.assertEqual(told, [])
+            service.stopService()
 
     def test_no_endpoint(self) -> None:
         """Descriptions that mean nothing."""
@@ -412,6 +437,50 @@ class RunningTests(TestCase):
         calls = [child.call[0] for child in service.services if isinstance(child, TimerService)]
         assert isinstance(service, ProxyService)
         self.assertIn(service._foundation.housekeeping.tick, calls)
+
+    async def test_names(self) -> None:
+        """The name server follows the configuration, over UDP and TCP; then its ports are free."""
+        port = free_port()
+        section = f"""[dns]
+            listen = ["127.0.0.1:{port}"]
+            addresses = ["10.0.0.5"]
+            authoritative = true
+            upstream_resolvers = ["127.0.0.1:{port + 1}"]
+            [interception]
+            hosts = []
+            [registries."registry.example.test"]
+            upstream = ["https://127.0.0.1:{port}"]"""
+        plugged = cast(IReactorPluggableNameResolver, reactor)
+        system = plugged.nameResolver
+        with capturedLogs() as events:
+            service = await self.start(section)
+            while not (loops := [event["loop"] for event in events if "loop" in event]):
+                await deferLater(reactor, 0.01)
+        (loop,) = loops
+        self.assertTrue(loop.startswith(f"127.0.0.1:{port} leads back to this proxy"), loop)
+        self.assertIs(plugged.nameResolver, service.house.resolver)
+        client = Resolver(servers=[("127.0.0.1", port)])
+
+        async def addresses() -> list[str]:
+            over_udp, _, _ = await client.lookupAddress("registry.example.test")
+            over_tcp = await client.queryTCP([dns.Query("registry.example.test")])
+            self.assertEqual(over_tcp.answers, over_udp)
+            return [record.payload.dottedQuad() for record in over_udp]
+
+        self.assertEqual(await addresses(), ["10.0.0.5"])
+        resolver = service.house.resolver
+        self.file.write_text(configuration(self.directory, section.replace(".0.5", ".0.6")))
+        service.reload()
+        self.assertEqual(await addresses(), ["10.0.0.6"])
+        self.assertIsNot(plugged.nameResolver, resolver)
+        self.assertIs(plugged.nameResolver, service.house.resolver)
+        client.connections[0].transport.abortConnection()
+        await service.stopService()
+        self.assertIs(plugged.nameResolver, system)
+        for kind in socket.SOCK_DGRAM, socket.SOCK_STREAM:
+            with socket.socket(socket.AF_INET, kind) as again:
+                again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+                again.bind(("127.0.0.1", port))
 
     async def test_reload_of_a_bad_file(self) -> None:
         """It is told of, and the old one goes on."""

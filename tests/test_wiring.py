@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import ssl
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
 from attrs import evolve
 from cryptography import x509
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.config.model import Config, ProxySection, RegistrySection, RelaySection, TLSSection
+from regproxy.config.model import (
+    Config,
+    DNSSection,
+    ProxySection,
+    RegistrySection,
+    RelaySection,
+    TLSSection,
+)
+from regproxy.dns import message as dns
+from regproxy.dns.message import Query, Question, RCode, Type, read_answer
 from regproxy.management.metrics import PATIENCE
 from regproxy.oci.names import Host
 from regproxy.tls.errors import CAError
+from regproxy.upstream.resolver import NameServerResolver
 from regproxy.web.access_log import AccessRecord
 from regproxy.wiring import Foundation, House
 from tests.support.front import Answer
@@ -380,6 +392,58 @@ class WaysTests(WiringTestCase):
         answer = self.get("proxy", f"http://{PLAIN.name}/v2/", PLAIN.name)
         self.assertEqual((answer.status, answer.error["code"]), (403, "DENIED"))
         self.assertEqual(self.network.dialled, [])
+
+    def test_loop(self) -> None:
+        """Where clients are led, and where this process listens, no registry is looked for."""
+        config = evolve(
+            self.config,
+            dns=DNSSection(addresses=("9.9.9.9",)),
+            registries={SECURE: RegistrySection(relay_private=True)},
+        )
+        self.foundation.places.add("9.9.9.8", 443)
+        house = House.build(self.foundation, config)
+        for address in "9.9.9.9", "9.9.9.8":
+            self.network.serve(SECURE.name, address, 443, self.registry)
+            client = SecureClient(
+                self.connect("tls", house), self.foundation.authority.certificate_pem, SECURE.name
+            )
+            answer = client.get(self.network, "/v2/", SECURE.name)
+            self.assertEqual(answer.status, 403)
+            self.assertIn(f"{address} is this proxy itself", answer.error["message"])
+            stream = self.connect("proxy", house)
+            stream.send(f"CONNECT {address}:443 HTTP/1.1\r\nHost: {address}:443\r\n\r\n".encode())
+            self.network.flush()
+            self.assertEqual(Answer("CONNECT", stream.take()).status, 403)
+        self.assertEqual(self.network.dialled, [])
+
+
+class NamesTests(WiringTestCase):
+    """The name server, and the proxy's own look-ups."""
+
+    def test_leads_here(self) -> None:
+        """Registries of the configuration; others are forwarded, or refused."""
+        section = DNSSection(addresses=("10.0.0.5",), ttl=30.0, authoritative=True)
+        house = House.build(self.foundation, evolve(self.config, dns=section))
+
+        def ask(name: str) -> dns.Answer:
+            query = Query(Question.about(name, Type.A), 7)
+            answering = house.names.answer(query.encoded(), "10.0.0.9", datagram=True)
+            message = self.successResultOf(Deferred.fromCoroutine(answering))
+            assert message is not None
+            return read_answer(message, query)
+
+        found = ask(SECURE.name)
+        self.assertEqual(found.addresses(Type.A), [ip_address("10.0.0.5")])
+        self.assertEqual(found.lifetime, 30)
+        # Port 80 is intercepted, not 443.
+        self.assertEqual(ask(PLAIN.name).rcode, RCode.REFUSED)
+
+    def test_resolver(self) -> None:
+        """That of the system, unless there are name servers for it."""
+        self.assertIs(self.house.resolver, self.network.nameResolver)
+        section = DNSSection(upstream_resolvers=("10.0.0.2",))
+        house = House.build(self.foundation, evolve(self.config, dns=section))
+        self.assertIsInstance(house.resolver, NameServerResolver)
 
 
 class TunnelTests(WiringTestCase):

@@ -196,6 +196,21 @@ class AddressGuardTests(SynchronousTestCase):
         self.assertEqual(guard.check("8.8.8.8", 22), "port 22 is not open; only 443")
         self.assertIsNone(guard.check("1.1.1.1", 8443))
 
+    def test_own(self) -> None:
+        """The proxy itself is not dialled, whatever else is allowed there."""
+
+        def own(address: str, port: int) -> bool:
+            return (address, port) in (("10.0.0.5", 443), ("8.8.8.8", 443))
+
+        allow = (AllowEntry.parse("10.0.0.5"), AllowEntry.parse("10.0.0.5:5000"))
+        for guard in AddressGuard(allow, own=own), AddressGuard.private_allowed(allow, own):
+            for address in "10.0.0.5", "8.8.8.8":
+                reason = guard.check(address, 443)
+                assert reason is not None
+                self.assertTrue(reason.startswith(f"{address} is this proxy itself"), reason)
+            self.assertIsNone(guard.check("10.0.0.5", 5000))
+            self.assertIsNone(guard.check("8.8.4.4", 443))
+
     def test_private_allowed(self) -> None:
         """A private registry may be anywhere private, never at a metadata service."""
         guard = AddressGuard.private_allowed()

@@ -77,6 +77,22 @@ class AgentsTests(SynchronousTestCase):
             if not dialled:
                 self.failureResultOf(asking, AddressRefused)
 
+    def test_own(self) -> None:
+        """The proxy itself is dialled for no registry."""
+        config = Config(Path("data"))
+        agents = Agents(
+            self.network, config, self.policy_for, lambda address, port: address == "10.0.0.5"
+        )
+        self.network.names.update({"x": ["10.0.0.5"], "y": ["10.0.0.5", "10.0.0.6"]})
+        private = RegistrySection(relay_private=True)
+        for host, section in (HOST, PLAIN), (Host("private.example.test"), private):
+            agent = agents.agent(host, section, None)
+            asking = agent.request(b"GET", b"https://x/")
+            failure = self.failureResultOf(asking, AddressRefused)
+            self.assertIn("10.0.0.5 is this proxy itself", failure.value.message)
+        agent.request(b"GET", b"https://y/")
+        self.assertEqual(self.network.dialled, [("10.0.0.6", 443)])
+
     def test_address_literal(self) -> None:
         """IPv6 addresses stand in brackets in the URL and without them when dialled."""
         agent = self.agents.agent(HOST, PLAIN, None)
