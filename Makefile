@@ -54,8 +54,9 @@ e2e-deps: export DEBIAN_FRONTEND := noninteractive
 e2e-deps:
 	apt-get update
 	apt-get install --yes --no-install-recommends \
-	    apache2-utils ca-certificates conmon containerd crun curl docker-registry \
-	    docker.io haproxy iptables nginx openssl podman python3-venv runc skopeo
+	    apache2-utils ca-certificates conmon containerd crun curl dnsmasq-base dnsutils \
+	    docker-registry docker.io haproxy iproute2 iptables nginx openssl podman python3-venv \
+	    runc skopeo
 
 bench-deps: export DEBIAN_FRONTEND := noninteractive
 bench-deps: e2e-deps

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,19 +28,20 @@ def short_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="e2e-"))
 
 
-def surroundings(directory: Path, proxy_url: str, ca_file: Path) -> dict[str, str]:
-    """The environment of a client that lives in *directory*."""
+def surroundings(directory: Path, proxy_url: str | None, ca_file: Path) -> dict[str, str]:
+    """The environment of a client that lives in *directory*; without a proxy if there is none."""
     home = directory / "home"
     home.mkdir(parents=True, exist_ok=True)
     no_certificates = directory / "no-certificates"
     no_certificates.mkdir(exist_ok=True)
+    proxy = {} if proxy_url is None else {"HTTPS_PROXY": proxy_url}
     return environment(
+        **proxy,
         HOME=home,
         XDG_DATA_HOME=home / "data",
         XDG_CONFIG_HOME=home / "config",
         XDG_RUNTIME_DIR=home / "runtime",
         TMPDIR=directory,
-        HTTPS_PROXY=proxy_url,
         # Read by Go's crypto/x509 in place of the system's.
         SSL_CERT_FILE=ca_file,
         SSL_CERT_DIR=no_certificates,
@@ -72,7 +74,7 @@ class Client(ABC):
     #: What it says when it has to log in, or the password is wrong.
     unauthorized: str
 
-    def __init__(self, directory: Path, proxy_url: str, ca_file: Path) -> None:
+    def __init__(self, directory: Path, proxy_url: str | None, ca_file: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.env = surroundings(directory, proxy_url, ca_file)
@@ -107,14 +109,25 @@ class Docker(Client):
     not_found = "manifest unknown"
     unauthorized = "unauthorized|denied|no basic auth credentials"
 
-    def __init__(self, directory: Path, proxy_url: str, ca_file: Path, *mirrors: str) -> None:
-        """*mirrors* are the URLs of ``registry-mirrors``."""
+    def __init__(
+        self,
+        directory: Path,
+        proxy_url: str | None,
+        ca_file: Path,
+        *mirrors: str,
+        within: Sequence[str] = (),
+    ) -> None:
+        """*mirrors* are the URLs of ``registry-mirrors``.
+
+        *within* is the beginning of a command line, to run the daemon elsewhere.
+        """
         super().__init__(directory, proxy_url, ca_file)
         self._sockets = short_directory()
         self._host = f"unix://{self._sockets}/docker.sock"
         config = directory / "daemon.json"
         config.write_text(json.dumps({"registry-mirrors": mirrors}))
         arguments = [
+            *within,
             # It makes /run/docker/plugins whatever its options say.
             *hiding(Path("/run"), program("dockerd")),
             f"--config-file={config}",
