@@ -13,9 +13,6 @@ from regproxy.config.model import Config, FreshnessRule, RegistrySection
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs/reference/configuration.md"
 
-# Named in the reference as reserved: they have no effect yet.
-RESERVED: set[str] = set()
-
 
 def names(cls: type[Any]) -> set[str]:
     return {attribute.name for attribute in fields(cls)}
@@ -26,7 +23,7 @@ def model() -> dict[str, set[str]]:
     sections = {
         f"[{name}]": names(type(value))
         for name, value in ((a.name, a.default) for a in fields(Config))
-        if has(type(value)) and name not in RESERVED
+        if has(type(value))
     }
     sections["[freshness]"].remove("rule")
     return {

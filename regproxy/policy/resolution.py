@@ -1,14 +1,14 @@
 """Which answer a question to the name server gets.
 
 The names that are intercepted lead here: clients that know of no proxy come to its TLS
-listener by themselves. The DNS knows names and no ports, and a client names none in its TLS
-handshake. So a name leads here if its port 443 is intercepted, and then with all its ports.
+listener by themselves. The DNS knows names and no ports. So a name leads here if it is
+intercepted at port 443, or another port where the TLS listener is; and then with all its ports.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -16,11 +16,14 @@ from attrs import frozen
 
 from regproxy.config.model import Config
 from regproxy.dns.message import IN, IPAddress, Question, Type
-from regproxy.oci.names import Host
+from regproxy.oci.names import HTTPS_PORT, Host
 
 DNS_PORT: Final = 53
 
 _SERVER: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
+
+# In the description of an endpoint.
+_LISTENING: Final = re.compile(r"(?:\b(?:tcp6?|ssl):|:port=)([0-9]+)")
 
 _VERSIONS: Final[dict[int, int]] = {Type.A: 4, Type.AAAA: 6}
 # Transfers of zones need one, and keys somebody who has them; OPT is no question.
@@ -98,8 +101,10 @@ class ResolutionRules:
     def of(cls, config: Config) -> ResolutionRules:
         """Those of *config*, which was checked when it was loaded."""
         section = config.dns
+        # In front of a listener elsewhere, clients still come to the usual port.
+        ports = {HTTPS_PORT, *_ports(config.tls.listen)}
         return cls(
-            lambda name: config.intercepts(Host(name)),
+            lambda name: any(config.intercepts(Host(name, port)) for port in ports),
             tuple(map(ip_address, section.addresses)),
             tuple(map(ip_network, section.clients)),
             section.authoritative,
@@ -125,3 +130,7 @@ class ResolutionRules:
             # A socket that listens on all addresses sees IPv4 like that.
             address = address.ipv4_mapped
         return any(address in network for network in self.clients)
+
+
+def _ports(endpoints: Iterable[str]) -> list[int]:
+    return [int(port) for text in endpoints for port in _LISTENING.findall(text)]

@@ -16,6 +16,7 @@ from regproxy.config.model import (
     HostPattern,
     InterceptionSection,
     RegistrySection,
+    TLSSection,
 )
 from regproxy.dns.message import Question, Type
 from regproxy.oci.names import Host
@@ -147,6 +148,23 @@ class ResolutionTests(SynchronousTestCase):
                 self.assertEqual(self.decide(name, type), Forward(), name)
                 refused = self.decide(name, type, authoritative=True)
                 self.assertEqual(refused, Refuse("not a name that leads here"), name)
+
+    def test_other_ports(self) -> None:
+        """A registry at another port is led here if that is where TLS is spoken, too."""
+        question = Question.about("own.example", Type.A)
+        for endpoint, leads in {
+            "tcp:5000": True,
+            "tcp6:5000:interface=\\:\\:1": True,
+            "haproxy:tcp:port=5000:interface=10.0.0.5": True,
+            "tcp:interface=10.0.0.5:port=5000": True,
+            "tcp:50000": False,
+            "tcp:443:backlog=5000": False,
+            "unix:/run/5000": False,
+        }.items():
+            config = evolve(CONFIG, tls=TLSSection(("tcp:443", endpoint)))
+            rules = ResolutionRules.of(config)
+            decision = rules.decide(CLIENT, question, recursion_desired=True)
+            self.assertEqual(decision, Own(V4) if leads else Forward(), endpoint)
 
     def test_no_host_name(self) -> None:
         """A label with a dot in it is another name, whatever it looks like."""
