@@ -43,7 +43,7 @@ from regproxy.management.site import Facts, ManagementSite
 from regproxy.management.tally import Traffic
 from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.names import HTTPS_PORT, Host
-from regproxy.policy.addresses import AddressGuard, AllowEntry, Own
+from regproxy.policy.addresses import AddressGuard, AllowEntry, LeadsBack
 from regproxy.policy.filling import FillRules
 from regproxy.policy.interception import Intercept, decide, decide_by_name
 from regproxy.policy.resolution import ResolutionRules, ServerAddress
@@ -161,7 +161,7 @@ class House:
     ways: dict[str, IProtocolFactory]
     names: NameService
     resolver: IHostnameResolver
-    own: Own
+    own: LeadsBack
 
     @classmethod
     def build(cls, foundation: Foundation, config: Config) -> House:
@@ -323,7 +323,9 @@ def _port_of(listen: tuple[str, ...]) -> int:
     return 3128
 
 
-def _tunnel_endpoint(reactor: Any, config: Config, own: Own, host: Host) -> IStreamClientEndpoint:
+def _tunnel_endpoint(
+    reactor: Any, config: Config, own: LeadsBack, host: Host
+) -> IStreamClientEndpoint:
     guard = AddressGuard(
         tuple(map(AllowEntry.parse, config.relay.allow)),
         ports=frozenset({HTTPS_PORT}),

@@ -12,8 +12,10 @@ from regproxy.dns.message import Answer
 
 # Bytes: some ten thousand answers of the usual size, and a bound whatever is asked.
 SIZE: Final = 8 << 20
-# What an answer takes besides its records: key, objects, and a place in the table.
+# What an answer takes besides its records: key, objects, and a place in the table; and for
+# each record the place of its TTL.
 _OVERHEAD: Final = 700
+_FOR_EACH: Final = 36
 # Seconds. Nobody is served for longer what has changed (unbound's cache-max-ttl).
 _LONGEST: Final = 86400
 
@@ -25,7 +27,7 @@ class _Kept:
 
     @property
     def size(self) -> int:
-        return _OVERHEAD + len(self.answer.records)
+        return _OVERHEAD + len(self.answer.records) + _FOR_EACH * len(self.answer.ttls)
 
 
 class AnswerCache:

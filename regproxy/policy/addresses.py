@@ -26,7 +26,7 @@ from attrs import frozen
 from regproxy.oci.names import HTTPS_PORT
 
 #: Whether a connection to this address and port would come back to this proxy.
-Own = Callable[[str, int], bool]
+LeadsBack = Callable[[str, int], bool]
 
 _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
@@ -194,11 +194,11 @@ class AddressGuard:
     allow: tuple[AllowEntry, ...] = ()
     ports: frozenset[int] | None = None
     private: bool = False
-    own: Own = nowhere
+    own: LeadsBack = nowhere
 
     @classmethod
     def private_allowed(
-        cls, allow: tuple[AllowEntry, ...] = (), own: Own = nowhere
+        cls, allow: tuple[AllowEntry, ...] = (), own: LeadsBack = nowhere
     ) -> AddressGuard:
         """The guard of a registry with ``relay_private``: private addresses at any port.
 

@@ -101,7 +101,7 @@ class ResolutionRules:
     def of(cls, config: Config) -> ResolutionRules:
         """Those of *config*, which was checked when it was loaded."""
         section = config.dns
-        # In front of a listener elsewhere, clients still come to the usual port.
+        # Clients come to 443 whatever port something in front of the listener makes of it.
         ports = {HTTPS_PORT, *_ports(config.tls.listen)}
         return cls(
             lambda name: any(config.intercepts(Host(name, port)) for port in ports),

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from regproxy.config.model import Config, RegistrySection
 from regproxy.oci.names import Host
-from regproxy.policy.addresses import AddressGuard, AllowEntry, Own, nowhere
+from regproxy.policy.addresses import AddressGuard, AllowEntry, LeadsBack, nowhere
 from regproxy.upstream.dial import DialReactor, GuardedEndpoint
 from regproxy.upstream.pool import MeteredPool
 from regproxy.upstream.secure import TLSEndpoint
@@ -61,7 +61,7 @@ class Agents:
         reactor: DialReactor,
         config: Config,
         policy_for: PolicyFor,
-        own: Own = nowhere,
+        own: LeadsBack = nowhere,
     ) -> None:
         self._reactor = reactor
         self._limits = config.limits

@@ -16,7 +16,7 @@ from regproxy import __version__
 from regproxy.config.model import Auth, Config, RegistrySection
 from regproxy.interfaces import OWN_LOGIN, IUpstream
 from regproxy.oci.names import Host, Repository
-from regproxy.policy.addresses import Own, nowhere
+from regproxy.policy.addresses import LeadsBack, nowhere
 from regproxy.upstream.agents import Agents, PolicyFor
 from regproxy.upstream.auth import Account, Answer, Authenticator
 from regproxy.upstream.body import BytesBody, Deadline, WatchedBody, drain
@@ -104,7 +104,7 @@ class Upstream:
         policy_for: PolicyFor,
         credentials: ICredentials,
         rate_limits: RateLimits,
-        own: Own = nowhere,
+        own: LeadsBack = nowhere,
     ) -> None:
         """
         Args:

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IHostnameResolver
 
 from regproxy.config.model import Config
 from regproxy.oci.names import Host
-from regproxy.policy.addresses import Own
+from regproxy.policy.addresses import LeadsBack
 from regproxy.policy.resolution import ServerAddress
 from regproxy.upstream.dial import resolve
 from regproxy.upstream.redirects import URL
@@ -65,7 +65,7 @@ def is_local(address: str) -> bool:
         return bool(probe.getsockname()[0] == address)
 
 
-async def find_loops(resolver: IHostnameResolver, config: Config, own: Own) -> list[str]:
+async def find_loops(resolver: IHostnameResolver, config: Config, own: LeadsBack) -> list[str]:
     """What is wrong with *config*, since it makes this proxy its own client.
 
     Args:

@@ -21,6 +21,7 @@ from attrs import asdict, evolve, frozen
 from cattrs import structure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import proc
 from tests.support.certificates import make_ca, make_leaf
 from tests.support.images import OCI_MANIFEST
 from tests.support.process import Process, environment, free_port, listens
@@ -155,9 +156,8 @@ class FaultProxy(Proxy):
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def cpu(self) -> float:
-        """Seconds of processor time that it has taken: proc(5), ``stat``."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds of processor time that it has taken."""
+        return proc.cpu(self.process.pid)
 
     def peak(self) -> int:
         """The peak of the resident set in bytes."""
