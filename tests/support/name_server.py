@@ -46,10 +46,11 @@ class NameServer(DatagramProtocol):
         self.streamed: list[Query] = []
         self.hangs_up = True
         self.left: Deferred[None] = Deferred()
-        port = listen_udp(test, self, address)
-        self.address = ServerAddress(address, port)
-        streams = _reactor.listenTCP(port, _StreamFactory(self), interface=address)
+        # In this order: few ports are taken by UDP, many by TCP.
+        streams = _reactor.listenTCP(0, _StreamFactory(self), interface=address)
         test.addCleanup(streams.stopListening)
+        port = listen_udp(test, self, address, streams.getHost().port)
+        self.address = ServerAddress(address, port)
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         query = read_query(datagram)
@@ -60,9 +61,11 @@ class NameServer(DatagramProtocol):
             self.transport.write(message, addr)
 
 
-def listen_udp(test: TestCase, protocol: DatagramProtocol, address: str = "127.0.0.1") -> int:
-    """The port where *protocol* listens until *test* is over."""
-    port = _reactor.listenUDP(0, protocol, address)
+def listen_udp(
+    test: TestCase, protocol: DatagramProtocol, address: str = "127.0.0.1", wanted: int = 0
+) -> int:
+    """The port where *protocol* listens until *test* is over: the one *wanted*, or any."""
+    port = _reactor.listenUDP(wanted, protocol, address)
     test.addCleanup(port.stopListening)
     return int(port.getHost().port)
 
