@@ -8,8 +8,9 @@ from functools import lru_cache, partial
 from typing import Final
 
 from regproxy.config.model import Config
+from regproxy.oci.errors import HostInvalid
 from regproxy.oci.names import Host
-from regproxy.policy.interception import counted_as
+from regproxy.policy.interception import OTHER, counted_as
 from regproxy.web.access_log import AccessRecord
 from regproxy.web.site import CLIENT_LEFT
 
@@ -85,4 +86,10 @@ def outcome(status: int) -> str:
 
 
 def _name(config: Config, host: str | None) -> str:
-    return NONE if host is None else counted_as(config, Host.parse(host))
+    if host is None:
+        return NONE
+    try:
+        return counted_as(config, Host.parse(host))
+    except HostInvalid:
+        # What a client sent in the place of a host, and was refused for.
+        return OTHER

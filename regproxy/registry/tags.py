@@ -113,7 +113,7 @@ class TagService:
             variant = self._variant(ask, repository, tag)
             if variant is not None:
                 return await self._answer_known(question, variant, ours=False)
-            self._missing.check(ask.method, key, ask.login)
+            self._missing.check(ask.method, key, _speaker(ask))
             if ask.method == b"HEAD" and self._can_head(ask.host):
                 return await self._describe(question)
             if key not in self._fetching:
@@ -370,8 +370,13 @@ class TagService:
             authorization=ask.authorization,
         )
         if response.code == HTTPStatus.NOT_FOUND:
-            self._missing.note(method, question.key, ask.login, changes)
+            self._missing.note(method, question.key, _speaker(ask), changes)
         return response
+
+
+def _speaker(ask: Ask) -> bytes | None:
+    """In whose name upstream is asked: a guest has no login, and is not nobody for that."""
+    return ask.login or ask.authorization
 
 
 def _wanted(question: _Question, digest: Digest) -> Wanted:

@@ -130,7 +130,9 @@ class WatchTests(SynchronousTestCase):
         """What holds a reactor of its own with *plant* in it."""
         reactor = EPollReactor()
         found: list[Hold] = []
-        Watch(LIMIT, found.append).install(reactor)
+        watch = Watch(LIMIT, found.append)
+        watch.install(reactor)
+        self.addCleanup(watch.stop)
         plant(reactor)
         reactor.callLater(0.2, reactor.stop)
         reactor.run(installSignalHandlers=False)

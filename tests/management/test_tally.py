@@ -102,12 +102,12 @@ class TrafficTests(SynchronousTestCase):
         for number in range(3000):
             for suffix in ".example.org", ".gcr.io", ".example.org:5000":
                 self.traffic.record(evolve(RECORD, registry=f"h{number}{suffix}"))
-        for registry in "[2001:db8::1]", "192.0.2.1:5000", "registry.example.com:5000":
+        for registry in "[2001:db8::1]", "no host", "", "registry.example.com:5000":
             self.traffic.record(evolve(RECORD, registry=registry))
         self.assertEqual(
             self.traffic.requests,
             {
-                ("connect", "other", "hit", "2xx"): 6002,
+                ("connect", "other", "hit", "2xx"): 6003,
                 ("connect", "*.gcr.io", "hit", "2xx"): 3000,
                 ("connect", "registry.example.com:5000", "hit", "2xx"): 1,
             },

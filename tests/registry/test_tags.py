@@ -9,10 +9,15 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from regproxy.config.model import FreshnessSection
+from regproxy.config.model import Config, FreshnessSection
 from regproxy.oci.media_types import DOCKER_MANIFEST, OCI_INDEX
 from regproxy.oci.names import Digest
 from regproxy.policy.caching import NoStore
+from regproxy.registry.ask import Answer as Given
+from regproxy.registry.ask import Ask, Made
+from regproxy.registry.guests import Guests
+from regproxy.registry.service import RegistryService
+from regproxy.registry.tokens import Answerer
 from regproxy.store.errors import IndexFailed
 from regproxy.upstream.errors import UpstreamLoginFailed, UpstreamTimeout, UpstreamUnreachable
 from tests.support.front import DENY, OPEN, OTHER, TEAM, Answer, FrontTestCase
@@ -389,6 +394,17 @@ class RefusalTests(TagTestCase):
         self.assertIsOne(self.get(DENY, target))
 
 
+class _Doors:
+    """Some clients are guests."""
+
+    def __init__(self, service: RegistryService) -> None:
+        self._service = service
+
+    async def answer(self, ask: Ask) -> Given | Made:
+        guest = ask.headers.hasHeader("x-guest")
+        return await (Guests(self._service) if guest else self._service).answer(ask)
+
+
 class NotFoundTests(TagTestCase):
     """Tags that are not there."""
 
@@ -440,6 +456,17 @@ class NotFoundTests(TagTestCase):
         self.assertEqual(self.head(OPEN, self.missing, ALICE, Accept=OCI_INDEX).status, 200)
         self.assertEqual(self.head(OPEN, self.missing, ALICE).status, 404)
         self.assertIsOne(self.get(OPEN, self.missing, ALICE))
+
+    def test_guests(self) -> None:
+        """A guest of a mirror has a token, if only one that anybody gets."""
+        self.say(Reply(404))
+        self.head(OPEN, self.missing)
+        self.upstream.serve_manifest(OPEN, "app", "next", ONE)
+        self.assertEqual(self.head(OPEN, self.missing, X_Guest="yes").status, 200)
+        self.assertEqual(self.head(OPEN, self.missing).status, 404)
+
+    def before(self, service: RegistryService, config: Config) -> Answerer:
+        return _Doors(service)
 
     def test_shared_login(self) -> None:
         """Where the proxy logs in, all clients are one."""

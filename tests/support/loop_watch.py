@@ -13,13 +13,15 @@ PLANT is empty, or names a method, ``module:Class.method``, that is to take SLOW
 from __future__ import annotations
 
 import json
+import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from attrs import asdict, frozen
@@ -28,7 +30,7 @@ from twisted.scripts.twistd import run
 
 #: Seconds of processor time.
 SLOW: Final = 0.06
-# Seconds between two looks at what the reactor's thread does.
+# Seconds of the process's processor time from one look at what it does to the next.
 _LOOK: Final = 0.005
 
 
@@ -39,8 +41,7 @@ class Hold:
     Attributes:
         callback: its name.
         seconds: of processor time.
-        stack: where it was in the middle of it; empty if nobody could look: code in C that
-            does not let go of the interpreter.
+        stack: where it was in the middle of it.
     """
 
     callback: str
@@ -52,7 +53,7 @@ class Hold:
 
 
 class Watch:
-    """Times the callbacks of a reactor, which is to run in the thread that makes this.
+    """Times the callbacks of a reactor, which has to run in the main thread.
 
     Args:
         limit: seconds that a callback may take.
@@ -62,15 +63,12 @@ class Watch:
     def __init__(self, limit: float, report: Callable[[Hold], None]) -> None:
         self._limit = limit
         self._report = report
-        self._thread = threading.get_ident()
-        self._clock = time.pthread_getcpuclockid(self._thread)
-        self._over = threading.Event()
         # When the callback that runs began; None between two.
         self._begun: float | None = None
-        self._stack = ""
+        self._frames: traceback.StackSummary | None = None
 
     def install(self, reactor: Any) -> None:
-        """Begin; it ends with the reactor."""
+        """Begin."""
         call_later, call_from_thread = reactor.callLater, reactor.callFromThread
         handle = reactor._doReadOrWrite
 
@@ -87,30 +85,38 @@ class Watch:
 
         reactor.callLater, reactor.callFromThread = later, from_thread
         reactor._doReadOrWrite = handle_event
-        reactor.addSystemEventTrigger("after", "shutdown", self._over.set)
-        threading.Thread(target=self._look, daemon=True).start()
+        signal.signal(signal.SIGPROF, self._look)
+        signal.setitimer(signal.ITIMER_PROF, _LOOK, _LOOK)
+
+    def stop(self) -> None:
+        """Look no more."""
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        # One may be under way still, and would end the process by default.
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)
 
     def _time(self, name: str, call: Callable[..., object], *args: Any, **kw: Any) -> None:
-        self._stack = ""
+        self._frames = None
         begun = self._begun = time.thread_time()
         try:
             call(*args, **kw)
         finally:
             seconds, self._begun = time.thread_time() - begun, None
             if seconds > self._limit:
-                self._report(Hold(name, round(seconds, 4), self._stack))
+                self._report(Hold(name, round(seconds, 4), self._stack()))
 
-    def _look(self) -> None:
+    def _look(self, number: int, frame: FrameType | None) -> None:
         """See where a callback is that has taken half of what it may."""
-        while not self._over.wait(_LOOK):
-            begun = self._begun
-            if begun is None or self._stack:
-                continue
-            if time.clock_gettime(self._clock) - begun > self._limit / 2:
-                frames = traceback.extract_stack(sys._current_frames()[self._thread])
-                own = [index for index, frame in enumerate(frames) if frame.name == "_time"]
-                if own and self._begun == begun:
-                    self._stack = "".join(traceback.format_list(frames[own[-1] + 1 :]))
+        if self._begun is None or self._frames is not None:
+            return
+        if time.thread_time() - self._begun > self._limit / 2:
+            # Without the text of the lines: to read that would count as the callback's.
+            walk = traceback.walk_stack(frame)
+            self._frames = traceback.StackSummary.extract(walk, lookup_lines=False)
+
+    def _stack(self) -> str:
+        """What was seen, from the callback on."""
+        own = takewhile(lambda frame: frame.name != "_time", self._frames or ())
+        return "".join(traceback.format_list([*own][::-1]))
 
 
 def _name(call: Callable[..., object]) -> str:
