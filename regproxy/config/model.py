@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -80,13 +81,15 @@ class HostPattern:
 
     def matches(self, host: Host) -> bool:
         """Whether *host* is one of these."""
-        if host.port != self.port:
-            return False
-        parts = (re.escape(part) for part in self.text.split("*"))
-        return re.fullmatch(".+".join(parts), host.name) is not None
+        return host.port == self.port and _regex(self.text).fullmatch(host.name) is not None
 
     def __str__(self) -> str:
         return str(Host(self.text, self.port))
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(".+".join(re.escape(part) for part in pattern.split("*")))
 
 
 DEFAULT_HOSTS: Final = tuple(
@@ -335,6 +338,9 @@ class RegistrySection:
         return Access.SHARED if self.effective_auth is Auth.INJECT else Access.VERIFY
 
 
+_DEFAULTS: Final = RegistrySection()
+
+
 @frozen
 class Config:
     """A whole configuration file, with the defaults filled in."""
@@ -383,7 +389,7 @@ class Config:
         A host without a section gets the defaults, whether it is intercepted or not.
         """
         host = host.canonical
-        section = self.registries.get(host, RegistrySection())
+        section = self.registries.get(host, _DEFAULTS)
         if section.upstream:
             return section
         scheme = "http" if section.plain_http else "https"

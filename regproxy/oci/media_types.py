@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 from attrs import frozen
@@ -46,7 +47,13 @@ def normalise_accept(values: Sequence[bytes]) -> str:
 
     The text has at most 512 characters; beyond that it is a hash.
     """
-    text = ",".join(str(media_range) for media_range in sorted(set(_ranges(values))))
+    return _normalised(b",".join(values))
+
+
+# A fleet's clients say the same again and again, and each line has at most 16 KiB.
+@lru_cache(maxsize=256)
+def _normalised(value: bytes) -> str:
+    text = ",".join(str(media_range) for media_range in sorted(set(_ranges([value]))))
     if len(text) <= _MAX_LENGTH:
         return text
     # With a space, so that no client can write it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -62,20 +63,7 @@ class Host:
         Raises:
             HostInvalid: *text* is not a host with an optional port.
         """
-        name, separator, port_text = text, "", ""
-        if text.startswith("["):
-            name, bracket, rest = text[1:].partition("]")
-            if not bracket or ":" not in name or (rest and not rest.startswith(":")):
-                raise HostInvalid(text)
-            separator, port_text = rest[:1], rest[1:]
-        elif text.count(":") == 1:
-            name, separator, port_text = text.partition(":")
-        port = default_port
-        if separator:
-            if not _PORT.fullmatch(port_text) or not 0 < int(port_text) < 65536:
-                raise HostInvalid(text)
-            port = int(port_text)
-        return cls(_parse_host_name(name, text), port)
+        return _parse_host(text, default_port)
 
     @property
     def is_address(self) -> bool:
@@ -99,6 +87,25 @@ class Host:
         if self.port != HTTPS_PORT:
             return self.authority
         return f"[{self.name}]" if ":" in self.name else self.name
+
+
+# Each request names one, and most name the same few.
+@lru_cache(maxsize=1024)
+def _parse_host(text: str, default_port: int) -> Host:
+    name, separator, port_text = text, "", ""
+    if text.startswith("["):
+        name, bracket, rest = text[1:].partition("]")
+        if not bracket or ":" not in name or (rest and not rest.startswith(":")):
+            raise HostInvalid(text)
+        separator, port_text = rest[:1], rest[1:]
+    elif text.count(":") == 1:
+        name, separator, port_text = text.partition(":")
+    port = default_port
+    if separator:
+        if not _PORT.fullmatch(port_text) or not 0 < int(port_text) < 65536:
+            raise HostInvalid(text)
+        port = int(port_text)
+    return Host(_parse_host_name(name, text), port)
 
 
 def _is_address(name: str) -> bool:

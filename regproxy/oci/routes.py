@@ -23,8 +23,8 @@ from regproxy.oci.names import Digest, Reference, Repository, parse_reference
 # A URI is printable ASCII (RFC 3986 section 2); "#" would begin a fragment, which is
 # never sent (RFC 9112 section 3.2.1).
 _ORIGIN_FORM: Final = re.compile(rb"/[!-\"$-~]*")
-_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_ENCODED_SLASH: Final = re.compile(rb"%2[Ff]")
+# A malformed one, or an encoded slash.
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|%2[Ff]")
 _HARMFUL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 
@@ -178,11 +178,7 @@ def _repository(components: list[str]) -> Repository:
 def _segments(target: bytes) -> list[str]:
     """The decoded segments of the path; never empty."""
     path = target.partition(b"?")[0]
-    if (
-        not _ORIGIN_FORM.fullmatch(target)
-        or _BAD_ESCAPE.search(path)
-        or _ENCODED_SLASH.search(path)
-    ):
+    if not _ORIGIN_FORM.fullmatch(target) or _BAD_ESCAPE.search(path):
         raise PathInvalid(_text(target))
     try:
         decoded = unquote_to_bytes(path).decode()

@@ -22,7 +22,7 @@ class Ask:
     """One request to one registry, whichever way it came in.
 
     Attributes:
-        headers: what may go upstream of the client's header fields.
+        headers: the client's header fields.
         authorization: the client's Authorization, which goes to this registry or nowhere;
             or OWN_LOGIN, for a client that the proxy lets speak in its name, or ANYBODY.
     """

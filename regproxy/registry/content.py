@@ -17,7 +17,6 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
-from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
@@ -118,13 +117,22 @@ class ContentService:
         return self._store.filling(digest) is not None or self._store.has(digest)
 
     def hold(
-        self, ask: Ask, wanted: Wanted, media_type: str, status: CacheStatus | None = None
+        self,
+        ask: Ask,
+        wanted: Wanted,
+        media_type: str,
+        status: CacheStatus | None = None,
+        age: float | None = None,
     ) -> Content | None:
-        """The content if it is here or arriving, to be closed by the caller."""
+        """The content if it is here or arriving, to be closed by the caller.
+
+        Args:
+            age: of the answer, where that is not the content's.
+        """
         blob = self._store.open(wanted.digest)
         if blob is not None:
-            content = self._content(blob, wanted, media_type, status or HIT, [(ask, wanted)])
-            return evolve(content, age=blob.age)
+            age = blob.age if age is None else age
+            return self._content(blob, wanted, media_type, status or HIT, [(ask, wanted)], age)
         fill = self._store.filling(wanted.digest)
         if fill is None:
             return None
@@ -132,7 +140,7 @@ class ContentService:
         # Should the transfer have to ask again, the latest login is the freshest.
         asks[:] = [*asks[1 - MAX_ASKS :], (ask, wanted)]
         collapsed = status or CacheStatus(Forward.MISS, collapsed=True)
-        return self._content(fill.reader(), wanted, media_type, collapsed, asks)
+        return self._content(fill.reader(), wanted, media_type, collapsed, asks, age)
 
     async def take(self, ask: Ask, wanted: Wanted, response: IResponse) -> Answer:
         """Answer with the content whose GET was answered by *response*.
@@ -187,10 +195,10 @@ class ContentService:
         media_type: str,
         status: CacheStatus,
         asks: list[tuple[Ask, Wanted]],
+        age: float | None = None,
     ) -> Content:
-        return Content(
-            blob, wanted.kind, media_type, status, straight=partial(self._straight, asks)
-        )
+        straight = partial(self._straight, asks)
+        return Content(blob, wanted.kind, media_type, status, age, straight=straight)
 
     async def _fetch_part(
         self, asks: list[tuple[Ask, Wanted]], start: int, stop: int | None

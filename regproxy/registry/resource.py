@@ -48,7 +48,7 @@ from regproxy.registry.tokens import Answerer
 from regproxy.registry.transfer import relay
 from regproxy.store.errors import FillFailed, StoreError
 from regproxy.upstream.errors import UpstreamError
-from regproxy.web.headers import request_headers, response_headers
+from regproxy.web.headers import response_headers
 from regproxy.web.sender import send
 from regproxy.web.site import StrictRequest
 
@@ -115,7 +115,7 @@ class RegistryResource(Resource):
             host=host,
             section=self._config.registry(host),
             route=route,
-            headers=request_headers(request.requestHeaders),
+            headers=request.requestHeaders,
             authorization=authorization[0] if authorization else None,
             body=None if request.method in READS else request.body,
         )

@@ -28,6 +28,7 @@ from regproxy.registry.content import ContentService
 from regproxy.registry.tags import TagService
 from regproxy.upstream.body import discard
 from regproxy.upstream.errors import UpstreamError, UpstreamLoginFailed
+from regproxy.web.headers import request_headers
 
 READS = (b"GET", b"HEAD")
 _OFFLINE_TOKEN = "offline"
@@ -127,7 +128,7 @@ class RegistryService:
             ask.method,
             ask.host,
             ask.route.target,
-            headers=ask.headers,
+            headers=request_headers(ask.headers),
             repository=getattr(ask.route, "repository", None),
             authorization=ask.authorization,
             body=ask.body,

@@ -244,11 +244,10 @@ class TagService:
     ) -> Answer:
         wanted = _wanted(question, entry.digest)
         media_type = await self._permissions.authorise(question.ask, wanted, failed)
-        content = self._content.hold(question.ask, wanted, media_type, status)
-        if content is None:
-            # It was evicted while the client's right to read it was asked for.
-            return await self._content.answer(question.ask, wanted)
-        return evolve(content, age=self._now() - entry.checked_at if age is None else age)
+        age = self._now() - entry.checked_at if age is None else age
+        content = self._content.hold(question.ask, wanted, media_type, status, age)
+        # Else it was evicted while the client's right to read it was asked for.
+        return content or await self._content.answer(question.ask, wanted)
 
     async def _serve_stale(self, question: _Question, entry: TagEntry, reason: str) -> Answer:
         status = CacheStatus(Forward.STALE, detail="stale-if-error")

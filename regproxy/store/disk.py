@@ -154,7 +154,11 @@ class BlobDirectory:
 
     def path(self, digest: Digest) -> Path:
         """Where whole content stands."""
-        return self.root / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+        return Path(self._name(digest))
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the whole content is here."""
+        return os.path.exists(self._name(digest))
 
     @property
     def fills(self) -> Path:
@@ -190,7 +194,7 @@ class BlobDirectory:
     def open(self, digest: Digest) -> tuple[int, os.stat_result] | None:
         """A descriptor for reading and what is known of the file; None when it is not here."""
         try:
-            descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._name(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         return descriptor, os.fstat(descriptor)
@@ -226,6 +230,10 @@ class BlobDirectory:
         _sync_directory(final.parent)
         for directory in created:
             _sync_directory(directory.parent)
+
+    def _name(self, digest: Digest) -> str:
+        # For each request; to join a Path takes longer than to open the file.
+        return f"{self.root}/blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
 
 def _make_directories(path: Path, root: Path) -> list[Path]:

@@ -90,7 +90,7 @@ class Store:
 
     def has(self, digest: Digest) -> bool:
         """Whether the whole content is here."""
-        return self._directory.path(digest).exists()
+        return self._directory.has(digest)
 
     def filling(self, digest: Digest) -> Fill | None:
         """The transfer of *digest* that is in flight."""

@@ -393,7 +393,7 @@ class PassTests(VerificationCase):
         real = os.open
 
         def refuse(path: object, *arguments: int) -> int:
-            if path == unreadable:
+            if path == str(unreadable):
                 raise PermissionError(errno.EACCES, "Permission denied")
             return real(path, *arguments)  # type: ignore[arg-type]
 
