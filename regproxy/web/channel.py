@@ -2,16 +2,20 @@
 
 twisted.web's idle timer is restarted by every byte, its answer to a malformed
 request is an empty 400, and it keeps a request's body until all of it is there. Here a
-request is processed when its head is whole, and its body goes to it as it arrives.
+head is read when it is whole, its request is processed at once, and the body goes to
+that as it arrives.
 
-HTTPChannel has no public place for this. The module overrides the private methods with
-which it refuses a request (``_respondToBadRequestAndDisconnect``), sends ``100 Continue``
+HTTPChannel has no public place for this. The module takes the place of its LineReceiver, so
+that it has to keep ``_command``, ``_path`` and ``_version``, which the parser of
+lines leaves for the end of the head. It overrides the private methods with which HTTPChannel
+refuses a request (``_respondToBadRequestAndDisconnect``), sends ``100 Continue``
 (``_send100Continue``) and ends a body (``_finishRequestBody``), and reads the decoder of
 a body (``_transferDecoder``), which it would forget when it hands the request on.
 """
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,12 +26,21 @@ from twisted.web.http import HTTPChannel, _MalformedChunkedDataError
 from twisted.web.http_headers import Headers
 
 from regproxy.oci.errors import BadRequest, error_body
+from regproxy.web.deadline import Deadline
 
 if TYPE_CHECKING:
     from regproxy.web.site import Entry, StrictRequest, StrictSite
 
 # Seconds for which the rest of a body is read after the answer: what nginx takes.
 LINGER: Final = 30.0
+
+# nginx's name for "the client closed the connection"; there is no standard one.
+CLIENT_LEFT: Final = 499
+
+# RFC 9112 section 3, RFC 9110 section 5.6.2. What is right in a target is not looked at here.
+_REQUEST_LINE: Final = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([^\x00-\x20\x7f]+) (HTTP/1\.[01])"
+)
 
 
 class StrictChannel(HTTPChannel):
@@ -45,49 +58,84 @@ class StrictChannel(HTTPChannel):
     #: Of the body that is being received.
     _decoder: Any = None
     _continue_expected = False
-    _head_deadline: IDelayedCall | None = None
+    #: What was received and not looked at yet.
+    _received = b""
+    _reading = False
+    _head_begun = True
     _close_deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """A connection begins; its first head is due."""
         super().connectionMade()
-        self._expect_head()
+        #: For the next head, or for its beginning.
+        self._deadline = Deadline(self.site.clock)
+        self._deadline.set(self.site.limits.head, self._head_overdue)
 
     def dataReceived(self, data: bytes) -> None:
-        """More of a request; nothing that follows a close is read."""
+        """More of requests; nothing that follows a close is read."""
         if self._closing:
             return
-        super().dataReceived(data)
-        if self.line_mode and self._buffer and self._head_deadline is None and not self._closing:
-            self._expect_head()
+        self._received += data
+        if self._reading:
+            # By an answer that was given at once. What follows it has its turn below.
+            return
+        self._reading = True
+        try:
+            while self._received and not self._closing:
+                if self.line_mode:
+                    if not self._read_head():
+                        break
+                else:
+                    data, self._received = self._received, b""
+                    self.rawDataReceived(data)
+        finally:
+            self._reading = False
 
-    def lineReceived(self, line: bytes) -> None:
-        """One line of a head.
+    def _read_head(self) -> bool:
+        """Take the next head from what was received; False when it is not whole."""
+        # RFC 9112 section 2.2: one empty line before it is skipped.
+        start = 2 if self._received.startswith(b"\r\n") else 0
+        end = self._received.find(b"\r\n\r\n", start)
+        if (len(self._received) if end < 0 else end) - start > self.totalHeadersSize:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request head is too large")
+            return False
+        if end < 0:
+            if not self._head_begun:
+                self._head_begun = True
+                self._deadline.set(self.site.limits.head, self._head_overdue)
+            return False
+        self._head_begun = False
+        self._deadline.cancel()
+        line, *fields = self._received[start:end].split(b"\r\n")
+        self._received = self._received[end + 4 :]
+        match = _REQUEST_LINE.fullmatch(line)
+        if match is None:
+            self._respondToBadRequestAndDisconnect()
+            return False
+        self._command, self._path, self._version = match.groups()
+        self.requests.append(self.requestFactory(self))
+        if all(map(self.headerReceived, fields)):
+            self.allHeadersReceived()
+            if self.length == 0:
+                self.allContentReceived()
+            else:
+                self.setRawMode()
+        return not self._closing
+
+    def headerReceived(self, line: bytes) -> bool:
+        """One field of a head; whether it is well-formed.
 
         Obsolete line folding is refused, as RFC 9112 section 5.2 lets a server do.
         """
-        if self._closing:
-            return
-        if self._head_deadline is None:
-            self._expect_head()
-        if line[:1] in (b" ", b"\t"):
+        if line.startswith((b" ", b"\t")):
             self._respondToBadRequestAndDisconnect("header line begins with white space")
-            return
-        super().lineReceived(line)
-
-    def headerReceived(self, line: bytes) -> bool:
-        """One field of a head; whether it is well-formed."""
+            return False
         try:
             return bool(super().headerReceived(line))
         except ValueError:
             # int() reads no more than 4300 digits of a Content-Length.
             self._respondToBadRequestAndDisconnect()
             return False
-
-    def allHeadersReceived(self) -> None:
-        """A head is whole: its deadline is met."""
-        self._cancel_head_deadline()
-        super().allHeadersReceived()
 
     def setRawMode(self) -> None:
         """What comes now are no lines: a body, or what follows a request that is being answered."""
@@ -125,16 +173,8 @@ class StrictChannel(HTTPChannel):
     def requestDone(self, request: StrictRequest) -> None:
         """An answer is whole."""
         self._continue_expected = False
+        self._deadline.set(self.site.limits.idle, self.timeoutConnection)
         super().requestDone(request)
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """One line of a head is longer than all of it may be."""
-        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request head is too large")
-
-    def timeoutConnection(self) -> None:
-        """Idle for too long."""
-        self._cancel_head_deadline()
-        super().timeoutConnection()
 
     def loseConnection(self) -> None:
         """Close.
@@ -143,6 +183,7 @@ class StrictChannel(HTTPChannel):
         does not agree to the close is waited for without end.
         """
         self._closing = True
+        self._deadline.end()
         if self._decoder is None:
             self._abort_within(self.site.limits.stall)
             super().loseConnection()
@@ -169,22 +210,16 @@ class StrictChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
-        self._cancel_head_deadline()
+        self._deadline.end()
+        if self.line_mode and not self.refused and self._received.find(b"\r\n", 2) >= 0:
+            # Anything less may be a probe.
+            self.site.log_refusal(self, CLIENT_LEFT, "the request did not come whole")
         if self._close_deadline is not None:
             self._close_deadline.cancel()
             self._close_deadline = None
         super().connectionLost(reason)
 
-    def _expect_head(self) -> None:
-        self._head_deadline = self.site.clock.callLater(self.site.limits.head, self._head_overdue)
-
-    def _cancel_head_deadline(self) -> None:
-        if self._head_deadline is not None:
-            self._head_deadline.cancel()
-            self._head_deadline = None
-
     def _head_overdue(self) -> None:
-        self._head_deadline = None
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request head did not come in time")
 
     def _linger(self) -> None:
@@ -222,9 +257,7 @@ class StrictChannel(HTTPChannel):
         self.requests[0].body_received()
 
     def _respondToBadRequestAndDisconnect(self, reason: str = "malformed request") -> None:
-        if self._receivedHeaderSize > self.totalHeadersSize or (
-            self._receivedHeaderCount > self.maxHeaders
-        ):
+        if self._receivedHeaderCount > self.maxHeaders:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request head is too large")
         else:
             self._refuse(HTTPStatus.BAD_REQUEST, reason)
@@ -233,7 +266,6 @@ class StrictChannel(HTTPChannel):
         if self._closing:
             return
         self.refused = True
-        self._cancel_head_deadline()
         body = error_body(BadRequest.code, reason)
         proxy_status = f"Proxy-Status: regproxy; error={BadRequest.proxy_status}\r\n"
         self.transport.writeSequence(

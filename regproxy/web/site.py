@@ -36,7 +36,7 @@ from regproxy.oci.errors import (
 )
 from regproxy.oci.names import Host
 from regproxy.web.access_log import AccessLog, AccessRecord
-from regproxy.web.channel import StrictChannel
+from regproxy.web.channel import CLIENT_LEFT, StrictChannel
 from regproxy.web.direct import direct
 from regproxy.web.request_body import RequestBody
 from regproxy.web.sender import Buffered, Outlet
@@ -51,9 +51,6 @@ MEANINGLESS_BODY: Final = 64 * 1024
 
 # Setting up the direct way costs more than it saves for a shorter body.
 DIRECT_FROM: Final = 64 * 1024
-
-# nginx's name for "the client closed the connection"; there is no standard one.
-CLIENT_LEFT: Final = 499
 
 
 @frozen
@@ -268,8 +265,6 @@ class StrictRequest(Request):
         self._stop_stall_watch()
         if self._received:
             self.log_once(CLIENT_LEFT)
-        elif not self.channel.refused:
-            self.site.log_refusal(self.channel, CLIENT_LEFT, "the request did not come whole")
         super().connectionLost(reason)
         if self.body is not None:
             self.body.abort("the client left")
@@ -379,7 +374,8 @@ class StrictSite(Site):
             requestFactory=StrictRequest,
             # Forms are nothing that is read here, and would be read whole into memory.
             parsePOSTFormSubmission=False,
-            timeout=limits.idle,
+            # The channel has a deadline of its own.
+            timeout=None,
             reactor=clock,
         )
         self.entry = entry
