@@ -314,6 +314,8 @@ class ProxyService(MultiService):
         self._reactor.callWhenRunning(_stop_once)
         self._reactor.installNameResolver(self.house.resolver)
         self._reactor.callWhenRunning(self._look_for_loops)
+        # The last connections are cut off after the services have stopped.
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._foundation.access_log.flush)
         self._log.info(
             "The CA is {path}/ca.crt, SHA-256 {fingerprint}; content is kept in {cache}",
             path=str(self.house.config.ca_directory),

@@ -136,7 +136,7 @@ class Foundation:
             housekeeping=Housekeeping(store, directory, workers, reactor, time.time, config.cache),
             grants=Grants(reactor),
             token_key=TokenKey(config.data / "tokens.key"),
-            access_log=AccessLog(traffic.record),
+            access_log=AccessLog(reactor, traffic.record),
             backoff=BackOff(reactor, time.time),
             rate_limits=RateLimits(reactor),
             traffic=traffic,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from attrs import asdict, frozen
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 
@@ -49,7 +50,10 @@ _log: Final = Logger(namespace="regproxy.access")
 
 
 class AccessLog:
-    """Writes access records.
+    """Writes access records, those of one turn of the reactor together.
+
+    Line after line costs half of what a line costs between two answers: whatever writes it has to be
+    fetched into the processor's caches, and what answers fetched again.
 
     The event carries the record's fields by name too, for observers that want them.
 
@@ -57,13 +61,26 @@ class AccessLog:
         count: told of every record first.
     """
 
-    def __init__(self, count: Callable[[AccessRecord], None] = lambda record: None) -> None:
+    def __init__(
+        self, clock: IReactorTime, count: Callable[[AccessRecord], None] = lambda record: None
+    ) -> None:
+        self._clock = clock
         self._count = count
+        self._records: list[AccessRecord] = []
 
     def record(self, record: AccessRecord) -> None:
-        """Write one line."""
+        """Write one line, soon."""
         self._count(record)
-        fields = asdict(record)
-        fields["time"] = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="milliseconds")
-        fields["duration"] = round(record.duration, 4)
-        _log.info("{line}", line=json.dumps(fields), access=record)
+        if not self._records:
+            self._clock.callLater(0, self.flush)
+        self._records.append(record)
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+        records, self._records = self._records, []
+        for record in records:
+            fields = asdict(record)
+            time = datetime.fromtimestamp(record.time, UTC)
+            fields["time"] = time.isoformat(timespec="milliseconds")
+            fields["duration"] = round(record.duration, 4)
+            _log.info("{line}", line=json.dumps(fields), access=record)

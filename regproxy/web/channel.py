@@ -16,10 +16,11 @@ a body (``_transferDecoder``), which it would forget when it hands the request o
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, _MalformedChunkedDataError
@@ -67,9 +68,40 @@ class StrictChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """A connection begins; its first head is due."""
         super().connectionMade()
+        self.secure = ISSLTransport.providedBy(self.transport)
         #: For the next head, or for its beginning.
         self._deadline = Deadline(self.site.clock)
         self._deadline.set(self.site.limits.head, self._head_overdue)
+
+    def isSecure(self) -> bool:
+        """Whether this is TLS."""
+        return self.secure
+
+    @cached_property
+    def server_name(self) -> str | None:
+        """The name in the client's TLS hello (RFC 6066 section 3), lower-case. Known with a request."""
+        if not self.secure:
+            return None
+        name: bytes | None = self.transport.getHandle().get_servername()
+        return None if name is None else name.decode("ascii", "replace").lower().removesuffix(".")
+
+    # Of every request. They are known with the first one, be there a PROXY header before it.
+
+    def getPeer(self) -> IAddress:
+        """The client's address."""
+        return self._peer
+
+    def getHost(self) -> IAddress:
+        """Our address."""
+        return self._host
+
+    @cached_property
+    def _peer(self) -> Any:
+        return self.transport.getPeer()
+
+    @cached_property
+    def _host(self) -> Any:
+        return self.transport.getHost()
 
     def dataReceived(self, data: bytes) -> None:
         """More of requests; nothing that follows a close is read."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from http import HTTPStatus
-from io import BytesIO
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 from twisted.internet.interfaces import (
@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import datetimeToString, parse_qs
 from twisted.web.iweb import UNKNOWN_LENGTH
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
@@ -121,8 +122,6 @@ class StrictRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         """The head is whole; *length* bytes of body follow, None for as many as there will be."""
-        # Where twisted.web would keep the body.
-        self.content = BytesIO()
         if length != 0:
             self.body = RequestBody(
                 length,
@@ -156,9 +155,17 @@ class StrictRequest(Request):
         if self.body is not None:
             self.body.abort("it was answered before all of it had come")
 
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """The head is whole; what twisted.web does here is for forms, which nobody reads."""
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path, _, query = path.partition(b"?")
+        self.args = parse_qs(query, keep_blank_values=True) if query else {}
+        self.process()
+
     def process(self) -> None:
         """Check the head, then have the site's resource answer.
 
+        What twisted.web sets besides, as a Server field, is the origin's or none.
         Sets ``form``, the target, and ``authority``, the host that the request is for
         (None only on HTTP/1.0).
         """
@@ -173,7 +180,18 @@ class StrictRequest(Request):
             self.setHeader(b"Connection", b"close")
             self.answer_error(error)
             return
-        super().process()
+        self.setHeader(b"Date", datetimeToString())
+        if self.path == b"*":
+            # RFC 9110 section 9.3.7: no resource is asked.
+            self.setHeader(b"Content-Length", b"0")
+            self.finish()
+            return
+        self.prepath = []
+        self.postpath = list(map(unquote_to_bytes, self.path[1:].split(b"/")))
+        try:
+            self.render(self.site.getResourceFor(self))
+        except Exception:
+            self.processingFailed(Failure())
 
     def _refuse_meaningless_body(self) -> None:
         if self.body is None or self.method not in (b"GET", b"HEAD"):
@@ -203,11 +221,6 @@ class StrictRequest(Request):
             self.setHeader(field.encode(), value.encode("latin-1", "replace"))
         self.write(body)
         self.finish()
-
-    def render(self, resrc: IResource) -> None:
-        """Have *resrc* answer; a Server field is the origin's or none."""
-        self.responseHeaders.removeHeader(b"server")
-        super().render(resrc)
 
     def processingFailed(self, reason: Failure) -> None:
         """A resource raised: an error like every other, not a page of HTML."""
@@ -255,10 +268,7 @@ class StrictRequest(Request):
 
     def server_name(self) -> str | None:
         """The name in the client's TLS hello (RFC 6066 section 3), lower-case."""
-        if not self.isSecure():
-            return None
-        name: bytes | None = self.channel.transport.getHandle().get_servername()
-        return None if name is None else name.decode("ascii", "replace").lower().removesuffix(".")
+        return self.channel.server_name
 
     def connectionLost(self, reason: Failure) -> None:
         """The client left, or was cut off, before the answer was whole."""

@@ -51,7 +51,7 @@ class PlainTests(SynchronousTestCase):
             Entry("proxy"),
             Limits(30.0, 30.0, 30.0),
             clock,
-            AccessLog(),
+            AccessLog(clock),
         )
         client = Client(site, clock, secure=False)
         client.send(method, target, {"Host": host})

@@ -4,6 +4,7 @@ import json
 from typing import cast
 
 from attrs import evolve
+from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,7 +34,9 @@ class AccessLogTests(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def line(self, record: AccessRecord) -> str:
-        AccessLog().record(record)
+        clock = Clock()
+        AccessLog(clock).record(record)
+        clock.advance(0)
         (event,) = self.events
         return eventAsText(event, includeTimestamp=False, includeSystem=False)
 
@@ -73,3 +76,19 @@ class AccessLogTests(SynchronousTestCase):
         (event,) = self.events
         self.assertIs(event["access"], RECORD)
         self.assertEqual(event["log_namespace"], "regproxy.access")
+
+    def test_all_of_one_turn_in_their_order(self) -> None:
+        clock = Clock()
+        log = AccessLog(clock)
+        records = [evolve(RECORD, bytes=number) for number in range(3)]
+        for record in records[:2]:
+            log.record(record)
+        self.assertEqual(self.events, [])
+        (call,) = clock.getDelayedCalls()
+        self.assertEqual(call.getTime(), clock.seconds())
+        clock.advance(0)
+        log.record(records[2])
+        log.flush()
+        self.assertEqual([event["access"] for event in self.events], records)
+        clock.advance(0)
+        self.assertEqual(len(self.events), 3)
