@@ -142,8 +142,10 @@ class Database:
 
         On the caller's thread. Raises IndexFailed.
         """
-        with self._told():
+        try:
             return self._reader.execute(query, key).fetchall()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def run(self, call: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
         """The result of *call* in the worker thread, in a transaction of its own.
@@ -173,7 +175,10 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise IndexFailed(f"{self._path}: {error}") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: sqlite3.Error) -> IndexFailed:
+        return IndexFailed(f"{self._path}: {error}")
 
     def _connect(self) -> None:
         with ExitStack() as stack:

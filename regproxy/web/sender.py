@@ -146,7 +146,9 @@ class Buffered:
 
     async def take(self, blob: IBlob, offset: int, limit: int) -> int:
         """See :class:`Outlet`."""
-        data = await blob.read(offset, min(limit, SLICE))
+        piece = bytearray(min(limit, SLICE))
+        got = blob.read_into(memoryview(piece), offset)
+        data = bytes(piece[:got]) if got else await blob.read(offset, len(piece))
         self._consumer.write(data)
         return len(data)
 

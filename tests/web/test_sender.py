@@ -134,6 +134,7 @@ class SendTests(SynchronousTestCase):
 
     def test_file_is_shorter_than_it_was(self) -> None:
         blob = MemoryBlob.whole(CONTENT)
+        blob.slow = []
         blob.read = lambda offset, length: ensureDeferred(nothing())  # type: ignore[method-assign]
         self.failureResultOf(self.send(blob, 0, len(CONTENT)), OSError)
         self.assertIsNone(self.consumer.producer)
