@@ -16,7 +16,6 @@ a body (``_transferDecoder``), which it would forget when it hands the request o
 from __future__ import annotations
 
 import re
-from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,6 +62,9 @@ class StrictChannel(HTTPChannel):
     _received = b""
     _reading = False
     _head_begun = True
+    _peer: IAddress | None = None
+    _host: IAddress | None = None
+    _server_name: str | None = None
     _close_deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -77,31 +79,28 @@ class StrictChannel(HTTPChannel):
         """Whether this is TLS."""
         return self.secure
 
-    @cached_property
-    def server_name(self) -> str | None:
-        """The name in the client's TLS hello (RFC 6066 section 3), lower-case. Known with a request."""
-        if not self.secure:
-            return None
-        name: bytes | None = self.transport.getHandle().get_servername()
-        return None if name is None else name.decode("ascii", "replace").lower().removesuffix(".")
-
-    # Of every request. They are known with the first one, be there a PROXY header before it.
+    # Of every request, and known with the first one, be there a PROXY header before it.
 
     def getPeer(self) -> IAddress:
         """The client's address."""
+        if self._peer is None:
+            self._peer = self.transport.getPeer()
         return self._peer
 
     def getHost(self) -> IAddress:
         """Our address."""
+        if self._host is None:
+            self._host = self.transport.getHost()
         return self._host
 
-    @cached_property
-    def _peer(self) -> Any:
-        return self.transport.getPeer()
-
-    @cached_property
-    def _host(self) -> Any:
-        return self.transport.getHost()
+    def server_name(self) -> str | None:
+        """The name in the client's TLS hello (RFC 6066 section 3), lower-case."""
+        if self._server_name is None and self.secure:
+            name: bytes | None = self.transport.getHandle().get_servername()
+            if name is not None:
+                text = name.decode("ascii", "replace")
+                self._server_name = text.lower().removesuffix(".")
+        return self._server_name
 
     def dataReceived(self, data: bytes) -> None:
         """More of requests; nothing that follows a close is read."""

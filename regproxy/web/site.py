@@ -268,7 +268,7 @@ class StrictRequest(Request):
 
     def server_name(self) -> str | None:
         """The name in the client's TLS hello (RFC 6066 section 3), lower-case."""
-        return self.channel.server_name
+        return self.channel.server_name()
 
     def connectionLost(self, reason: Failure) -> None:
         """The client left, or was cut off, before the answer was whole."""
