@@ -78,7 +78,8 @@ class RegistryResource(Resource):
     def render(self, request: StrictRequest) -> int:
         """Begin to answer; the rest happens when what is needed is there."""
         answering = ensureDeferred(self._answer(request))
-        request.notifyFinish().addErrback(lambda _: answering.cancel())
+        if not answering.called:
+            request.notifyFinish().addErrback(lambda _: answering.cancel())
         answering.addErrback(self._failed, request)
         return NOT_DONE_YET
 

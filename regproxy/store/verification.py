@@ -30,6 +30,9 @@ from regproxy.store.uses import Uses
 STEP: Final = 4 << 20
 _READ: Final = 1 << 20
 
+# Each takes some 300 bytes.
+MAX_KNOWN: Final = 4096
+
 #: Waits as long as so many bytes are to take.
 Pace = Callable[[int], Awaitable[None]]
 
@@ -96,6 +99,9 @@ class Verification:
         self._uses = uses
         self._now = now
         self._checks: dict[tuple[Digest, int, int], Check] = {}
+        # What the index said of files that are asked for again and again: st_ino and st_ctime_ns,
+        # and when they were last verified. Whoever changes or replaces one changes these, too.
+        self._known: dict[Digest, tuple[tuple[int, int], float]] = {}
 
     def check(
         self, digest: Digest, descriptor: disk.Descriptor, seen: os.stat_result
@@ -106,6 +112,10 @@ class Verification:
             Damaged: it has been moved to the quarantine.
             OSError: it ought to have been.
         """
+        file = seen.st_ino, seen.st_ctime_ns
+        known, verified_at = self._known.get(digest, (None, 0.0))
+        if known == file and verified_at >= self._due_before():
+            return None
         try:
             record = self._index.content(digest)
         except IndexFailed:
@@ -113,13 +123,15 @@ class Verification:
             record = None
         match doubt(digest, seen.st_size, seen.st_ctime_ns, record, self._due_before()):
             case None:
+                if record is not None:
+                    self._remember(digest, file, record.verified_at)
                 return None
             case Doubt.SIZE:
                 # A length cannot be taken back: this one must not be told to anybody.
                 moved = self._directory.set_aside(self._directory.path(digest), seen)
                 self._condemned(moved, digest, record)
                 raise Damaged(digest)
-        key = digest, seen.st_ino, seen.st_ctime_ns
+        key = digest, *file
         check = self._checks.get(key)
         if check is None:
             check = self._checks[key] = Check()
@@ -174,6 +186,11 @@ class Verification:
             IndexFailed: the index cannot be read.
         """
         await self.verify_before(self._due_before(), pace)
+
+    def _remember(self, digest: Digest, file: tuple[int, int], verified_at: float) -> None:
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[digest] = file, verified_at
 
     def _due_before(self) -> float:
         return self._now() - self.period if self.period else float("-inf")

@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString, parse_qs
 from twisted.web.iweb import UNKNOWN_LENGTH
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
@@ -186,10 +186,13 @@ class StrictRequest(Request):
             self.setHeader(b"Content-Length", b"0")
             self.finish()
             return
-        self.prepath = []
-        self.postpath = list(map(unquote_to_bytes, self.path[1:].split(b"/")))
+        resource = self.site.resource
         try:
-            self.render(self.site.getResourceFor(self))
+            if not resource.isLeaf:
+                self.prepath = []
+                self.postpath = list(map(unquote_to_bytes, self.path[1:].split(b"/")))
+                resource = getChildForRequest(resource, self)
+            self.render(resource)
         except Exception:
             self.processingFailed(Failure())
 

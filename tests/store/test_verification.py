@@ -134,6 +134,37 @@ class ServedTests(VerificationCase):
         self.assertEqual(self.serve(self.open(digest)), DAMAGED[:-1])
         self.check_condemned(digest)
 
+    def test_index_is_asked_once(self) -> None:
+        """About a file that stays what it is, and as long as it is not due."""
+        asked: list[Digest] = []
+        look_up = self.index.content
+
+        def content(digest: Digest) -> ContentRecord | None:
+            asked.append(digest)
+            return look_up(digest)
+
+        one = self.put(CONTENT)
+        self.patch(self.index, "content", content)
+        for _ in range(2):
+            self.assertTrue(self.closed(one).verified)
+        self.assertEqual(asked, [one])
+        self.time += 100.1
+        self.serve(self.open(one))
+        self.assertEqual(asked, [one] * 2)
+        for _ in range(2):
+            self.assertTrue(self.closed(one).verified)
+        self.assertEqual(asked, [one] * 3)
+        os.utime(self.directory.path(one))
+        self.serve(self.open(one))
+        self.assertEqual(asked, [one] * 4)
+        # Of too many, all are forgotten.
+        others = [self.put(CONTENT + b"!"), self.put(CONTENT + b"?")]
+        self.patch(verification_module, "MAX_KNOWN", 2)
+        for _ in range(2):
+            for digest in others:
+                self.closed(digest)
+        self.assertEqual(asked[4:], [*others, others[0]])
+
     def test_never_due(self) -> None:
         self.verification.period = 0.0
         digest = self.put(CONTENT)
