@@ -12,7 +12,7 @@ from regproxy.oci.errors import HostInvalid
 from regproxy.oci.names import Host
 from regproxy.policy.interception import OTHER, counted_as
 from regproxy.web.access_log import AccessRecord
-from regproxy.web.site import CLIENT_LEFT
+from regproxy.web.channel import CLIENT_LEFT
 
 #: In the place of a registry where none was named.
 NONE: Final = "none"

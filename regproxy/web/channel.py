@@ -144,7 +144,8 @@ class StrictChannel(HTTPChannel):
             self._respondToBadRequestAndDisconnect()
             return False
         self._command, self._path, self._version = match.groups()
-        self.requests.append(self.requestFactory(self))
+        request: Any = self.requestFactory(self)
+        self.requests.append(request)
         if all(map(self.headerReceived, fields)):
             self.allHeadersReceived()
             if self.length == 0:

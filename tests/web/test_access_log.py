@@ -68,7 +68,7 @@ class AccessLogTests(SynchronousTestCase):
 
     def test_counted(self) -> None:
         counted: list[AccessRecord] = []
-        AccessLog(counted.append).record(RECORD)
+        AccessLog(Clock(), counted.append).record(RECORD)
         self.assertEqual(counted, [RECORD])
 
     def test_observers_get_the_record(self) -> None:

@@ -29,9 +29,10 @@ from regproxy.listeners.proxied import ProxiedFactory
 from regproxy.tls.authority import Leaf
 from regproxy.tls.contexts import server_context
 from regproxy.web import site
+from regproxy.web.channel import CLIENT_LEFT
 from regproxy.web.direct import COLD, PIECE, TURN, DirectFile, DirectTLS
 from regproxy.web.sender import Buffered, Outlet, send
-from regproxy.web.site import CLIENT_LEFT, StrictRequest, StrictSite
+from regproxy.web.site import StrictRequest, StrictSite
 from tests.support.blobs import MemoryBlob
 from tests.support.certificates import make_leaf
 from tests.support.sites import ENTRY, LIMITS, Answers, KeptLog
