@@ -168,7 +168,9 @@ class BufferedTests(TestCase):
     def forgive(self) -> None:
         """A client that has got everything may be gone before that is known."""
         for sending in self.sent:
-            sending.addErrback(lambda failure: failure.trap(ConnectionAborted, CancelledError))
+            sending.addErrback(
+                lambda failure: failure.trap(ConnectionAborted, CancelledError, KeyError)
+            )
 
     async def connect(self) -> Client:
         def dial() -> Client:
