@@ -49,6 +49,8 @@ class ParseTargetTests(SynchronousTestCase):
             b"http://r test/",
             b"r.test:443",
             b"/v2/\xc3\xa9",
+            b"/v2/\x7f",
+            b"http://r.test/a\tb",
             b"http://r\xc3\xa9.test/",
         ):
             self.assertRaises(BadRequest, parse, target)
