@@ -369,12 +369,14 @@ class SocketTests(TestCase):
     def setUp(self) -> None:
         self.others = Others(reactor)
         self.service = service(self.others)
-        datagrams = reactor.listenUDP(0, Datagrams(lambda: self.service), self.address, QUERY_SIZE)
-        self.port = datagrams.getHost().port
+        # In this order: few ports are taken by UDP, many by TCP.
         factory = StreamFactory(lambda: self.service, reactor)
-        streams = reactor.listenTCP(self.port, factory, interface=self.address)
-        for port in (datagrams, streams):
-            self.addCleanup(port.stopListening)
+        streams = reactor.listenTCP(0, factory, interface=self.address)
+        self.addCleanup(streams.stopListening)
+        self.port = streams.getHost().port
+        protocol = Datagrams(lambda: self.service)
+        datagrams = reactor.listenUDP(self.port, protocol, self.address, QUERY_SIZE)
+        self.addCleanup(datagrams.stopListening)
         self.resolver = client.Resolver(servers=[(self.address, self.port)], reactor=reactor)
         self.addCleanup(self.hang_up)
 
