@@ -11,6 +11,8 @@ CONFIG ?= run/regproxy.toml
 TESTS ?= tests
 # What "make bench" runs: all, or names of modules in bench/cases/.
 CASES ?=
+# Where it writes all samples.
+RESULTS ?= run/bench.json
 
 .PHONY: help run test soak bench lint docs e2e-deps bench-deps clean
 .NOTPARALLEL:
@@ -36,7 +38,7 @@ soak: $(VENV)/.has-test
 	$(BIN)/python -m tests.run tests.faults.soak
 
 bench: $(VENV)/.has-bench
-	$(BIN)/python -m bench $(CASES)
+	$(BIN)/python -m bench --json $(RESULTS) $(CASES)
 
 lint: $(VENV)/.has-lint
 	$(BIN)/ruff check

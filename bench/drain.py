@@ -1,4 +1,4 @@
-"""A client that takes a body as fast as it comes, and costs next to nothing.
+"""A client that takes a body as fast as it comes, for about half of what curl costs.
 
 A client that decrypts takes as much of the CPU as the server that encrypts, so that the
 slower of the two is measured. This one reads the heads of TLS records (RFC 8446 section
@@ -73,7 +73,7 @@ def drain(way: Way, target: str) -> Drained:
             _skip(connection.raw, size - len(body))
         else:
             # OpenSSL reads no more of the socket than the record that it is asked for.
-            _skip_records(connection.raw, size - len(body))
+            skip_records(connection.raw, size - len(body))
         return Drained(size, begun, first, time.monotonic())
     finally:
         connection.close()
@@ -88,7 +88,7 @@ def _skip(raw: socket.socket, left: int) -> None:
         left -= count
 
 
-def _skip_records(raw: socket.socket, left: int) -> None:
+def skip_records(raw: socket.socket, left: int) -> None:
     """Skip records until *left* bytes of content have come."""
     buffer = bytearray(_BUFFER)
     # What is in the buffer of a head that has not come whole; where the next one begins.

@@ -107,4 +107,6 @@ def describe() -> dict[str, str]:
         "processor": f"{model}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{gibibytes:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
+        # Others that work on it disturb what is measured.
+        "load": f"load average {os.getloadavg()[1]:.1f} at the beginning",
     }

@@ -7,9 +7,9 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from attrs import frozen
 
@@ -20,6 +20,8 @@ from tests.support.programs import program
 
 MiB: Final = 1 << 20
 GiB: Final = 1 << 30
+
+AnyUpstream = TypeVar("AnyUpstream")
 
 
 @frozen
@@ -95,12 +97,14 @@ class Setting:
     Attributes:
         directory: for everything that is written.
         cores: None to leave it to the kernel what runs where.
+        without: peers, as functions of :mod:`bench.peers`, that are left out.
         profile: where regproxy leaves a profile of its reactor's thread, which makes it slower.
     """
 
     directory: Path
     scale: Scale = FULL
     cores: Cores | None = None
+    without: frozenset[Callable[..., object]] = frozenset()
     profile: Path | None = None
 
     def subdirectory(self, name: str) -> Path:
@@ -116,6 +120,16 @@ class Setting:
     def pinned(self, arguments: Sequence[str]) -> list[str]:
         """The command line that runs *arguments* where servers are to run."""
         return list(arguments) if self.cores is None else self.cores.pinned(arguments)
+
+    def start(
+        self,
+        stack: ExitStack,
+        upstream: AnyUpstream,
+        *peers: Callable[[Setting, AnyUpstream], AbstractContextManager[Peer]],
+    ) -> list[Peer]:
+        """Start the *peers* before *upstream*; they are stopped with *stack*."""
+        wanted = (peer for peer in peers if peer not in self.without)
+        return [stack.enter_context(peer(self, upstream)) for peer in wanted]
 
     @contextmanager
     def serving(

@@ -20,7 +20,7 @@ def begin(setting: Setting) -> Iterator[Contestants]:
     """Have empty caches."""
     with ExitStack() as stack:
         upstream = stack.enter_context(file_server(setting))
-        peers = [stack.enter_context(make(setting, upstream)) for make in (regproxy, nginx)]
+        peers = setting.start(stack, upstream, regproxy, nginx)
         yield {peer.name: partial(measure, setting, upstream, peer) for peer in peers}
 
 

@@ -22,7 +22,7 @@ def begin(setting: Setting) -> Iterator[Contestants]:
     with ExitStack() as stack:
         upstream = stack.enter_context(file_server(setting))
         digests = [upstream.make_blob(scale.crowd_blob) for _ in range(scale.crowd)]
-        peers = [stack.enter_context(make(setting, upstream)) for make in (regproxy, nginx)]
+        peers = setting.start(stack, upstream, regproxy, nginx)
         for peer in peers:
             for digest in digests:
                 upstream.fill(peer, digest)

@@ -25,7 +25,7 @@ def begin(setting: Setting) -> Iterator[Contestants]:
     with ExitStack() as stack:
         upstream = stack.enter_context(real_registry(setting))
         image = upstream.push_image(TAG, layers=1, size=4096)
-        peers = [stack.enter_context(make(setting, upstream)) for make in (regproxy, nginx)]
+        peers = setting.start(stack, upstream, regproxy, nginx)
         for peer in peers:
             warm(peer, image)
         yield {

@@ -24,7 +24,7 @@ def begin(setting: Setting) -> Iterator[Contestants]:
     """Have a slow upstream."""
     with ExitStack() as stack:
         upstream = stack.enter_context(file_server(setting, rate=setting.scale.herd_rate))
-        peers = [stack.enter_context(make(setting, upstream)) for make in (regproxy, nginx)]
+        peers = setting.start(stack, upstream, regproxy, nginx)
         contestants = {peer.name: partial(measure, setting, upstream, peer) for peer in peers}
         yield {ALONE: partial(alone, setting, upstream), **contestants}
 

@@ -21,11 +21,8 @@ def begin(setting: Setting) -> Iterator[Contestants]:
     with ExitStack() as stack:
         upstream = stack.enter_context(file_server(setting))
         digest = upstream.make_blob(setting.scale.blob)
-        peers = [
-            stack.enter_context(regproxy(setting, upstream, Entrance.MIRROR)),
-            stack.enter_context(docker_registry(setting, upstream)),
-            stack.enter_context(drayage(setting, upstream)),
-        ]
+        mirror = partial(regproxy, entrance=Entrance.MIRROR)
+        peers = setting.start(stack, upstream, mirror, docker_registry, drayage)
         for peer in peers:
             upstream.fill(peer, digest)
         yield {peer.name: partial(measure, peer, digest) for peer in peers}

@@ -25,12 +25,7 @@ def begin(setting: Setting) -> Iterator[Contestants]:
     with ExitStack() as stack:
         upstream = stack.enter_context(file_server(setting))
         digest = upstream.make_blob(setting.scale.blob)
-        peers = [
-            stack.enter_context(regproxy(setting, upstream)),
-            stack.enter_context(nginx(setting, upstream)),
-            stack.enter_context(squid(setting, upstream)),
-            stack.enter_context(static_file(setting, upstream)),
-        ]
+        peers = setting.start(stack, upstream, regproxy, nginx, squid, static_file)
         for peer in peers:
             upstream.fill(peer, digest)
         yield {peer.name: partial(measure, peer, digest) for peer in peers}
