@@ -120,7 +120,9 @@ class Foundation:
         directory = BlobDirectory(config.cache_directory)
         disk_pool = ThreadPool(0, DISK_THREADS, "disk")
         index_pool = ThreadPool(0, 1, "index")
-        index = Index(directory.root / "index.sqlite3", ThreadWorkers(reactor, index_pool))
+        index = Index(
+            directory.root / "index.sqlite3", ThreadWorkers(reactor, index_pool), time.time
+        )
         workers = ThreadWorkers(reactor, disk_pool)
         store = Store(directory, index, workers, reactor, time.time)
         traffic = Traffic(config)

@@ -38,6 +38,8 @@ _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _REPOSITORY_MAX: Final = 255
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}
+#: The algorithms of digests that can be verified here.
+ALGORITHMS: Final = tuple(_HEX_LENGTHS)
 _DIGEST = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _PORT = re.compile(r"[0-9]{1,5}")

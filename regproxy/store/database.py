@@ -2,6 +2,10 @@
 
 SQLite in WAL mode: readers never wait for the writer, and several processes may have
 the file open (https://sqlite.org/wal.html).
+
+A damaged file is moved aside, and a new one made: what is in it can be learnt again. Damage
+that shows when it is opened is seen to at once. To find the rest takes as long as to read the
+file, seconds for a million blobs; that is done while requests are served.
 """
 
 from __future__ import annotations
@@ -9,13 +13,15 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from regproxy.store.disk import Workers
@@ -77,15 +83,21 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
             UPDATE total SET bytes = bytes - old.size + new.size;
         END""",
     ),
+    # When a row was written or, give or take a day, was last looked up: see
+    # regproxy.store.oblivion. What is old counts as used now.
+    tuple(
+        statement
+        for table in ("membership", "tag", "public")
+        for statement in (
+            f"ALTER TABLE {table} ADD COLUMN used_at REAL NOT NULL DEFAULT 0",
+            f"UPDATE {table} SET used_at = strftime('%s', 'now')",
+        )
+    ),
 )
 
 # A writer of another process holds the lock for one small transaction; ten
 # seconds is far more than that and still an answer.
 _BUSY_TIMEOUT_MS: Final = 10_000
-
-
-class _Damaged(sqlite3.DatabaseError):
-    """The check of the whole file has found something."""
 
 
 class Database:
@@ -101,11 +113,11 @@ class Database:
     def __init__(self, path: Path, workers: Workers) -> None:
         self._path = path
         self._workers = workers
+        # Held while the reader is used, and while the connections are changed.
+        self._using = Lock()
 
     def open(self) -> None:
-        """Open the file, which must not be held across a fork.
-
-        A damaged one is moved aside, and a new one made: what is in it can be learnt again.
+        """Open the file, which must not be held across a fork; a new one if it is damaged.
 
         Raises:
             StoreUnusable: it cannot be opened.
@@ -117,7 +129,7 @@ class Database:
                 except sqlite3.DatabaseError as error:
                     if not _is_damage(error):
                         raise
-                    self._move_aside(error)
+                    self._move_aside(str(error))
                     self._connect()
         except (sqlite3.Error, OSError) as error:
             raise StoreUnusable(
@@ -130,20 +142,45 @@ class Database:
         self._reader.close()
         self._writer.close()
 
-    def row(self, query: str, *key: str) -> Any:
+    async def repair(self, readers: Workers) -> bool:
+        """Read all of the file, and make a new one if it is damaged; whether it was.
+
+        Args:
+            readers: one of them reads it. Neither look-ups nor writes wait for that.
+
+        Raises:
+            IndexFailed: it cannot be read, or no new one be made.
+        """
+        with self._told():
+            file = self._path.stat()
+            connection = sqlite3.connect(self._path, check_same_thread=False)
+        try:
+            damage = await readers.run(partial(self._examine, connection))
+        except CancelledError:
+            # It may just have come to its end.
+            with suppress(sqlite3.ProgrammingError):
+                connection.interrupt()
+            raise
+        if damage is None:
+            return False
+        await self._workers.run(partial(self._renew, file, damage))
+        return True
+
+    def row(self, query: str, *key: object) -> Any:
         """The first row of a look-up by *key*, or None.
 
         On the caller's thread. Raises IndexFailed.
         """
         return next(iter(self.rows(query, *key)), None)
 
-    def rows(self, query: str, *key: str) -> list[Any]:
+    def rows(self, query: str, *key: object) -> list[Any]:
         """The rows of a look-up by *key*.
 
         On the caller's thread. Raises IndexFailed.
         """
         try:
-            return self._reader.execute(query, key).fetchall()
+            with self._using:
+                return self._reader.execute(query, key).fetchall()
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
@@ -159,10 +196,10 @@ class Database:
 
         return self._workers.run(work)
 
-    def write(self, statement: str, rows: list[tuple[object, ...]]) -> Deferred[None]:
+    def write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> Deferred[None]:
         """Have *statement* done for each of *rows*, in one transaction.
 
-        Fails with IndexFailed.
+        *rows* are gone through in the worker thread. Fails with IndexFailed.
         """
 
         def call(connection: sqlite3.Connection) -> None:
@@ -174,11 +211,34 @@ class Database:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: sqlite3.Error) -> IndexFailed:
+    def _failed(self, error: Exception) -> IndexFailed:
         return IndexFailed(f"{self._path}: {error}")
+
+    def _examine(self, connection: sqlite3.Connection) -> str | None:
+        """What is wrong with the file, if anything is. In a worker thread."""
+        with self._told(), closing(connection):
+            try:
+                (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                return str(error)
+        return None if found == "ok" else str(found)
+
+    def _renew(self, file: os.stat_result, damage: str) -> None:
+        """Begin anew in the place of *file*.
+
+        In the worker thread, so that no write is under way; look-ups wait.
+        """
+        with self._told(), _alone(self._path.parent), self._using:
+            self.close()
+            # Another process may have come first.
+            if os.path.samestat(self._path.stat(), file):
+                self._move_aside(damage)
+            self._connect()
 
     def _connect(self) -> None:
         with ExitStack() as stack:
@@ -189,12 +249,13 @@ class Database:
                 for _ in range(2)
             )
             _configure(self._writer)
-            _check(self._writer)
             _migrate(self._writer, self._path)
             _configure(self._reader)
+            # A table cannot be read where the schema cannot.
+            self._reader.execute("SELECT * FROM total").fetchone()
             stack.pop_all()
 
-    def _move_aside(self, error: sqlite3.DatabaseError) -> None:
+    def _move_aside(self, damage: str) -> None:
         written = datetime.fromtimestamp(self._path.stat().st_mtime, UTC)
         aside = self._path.with_name(f"{self._path.name}.damaged-{written:%Y%m%dT%H%M%SZ}")
         # The journal first: it would be replayed into the next file of that name.
@@ -205,7 +266,7 @@ class Database:
             "The index {path} is damaged ({reason}); it is now {aside}, and a new one is built",
             path=str(self._path),
             aside=aside.name,
-            reason=str(error),
+            reason=damage,
         )
 
 
@@ -227,10 +288,8 @@ def _alone(directory: Path) -> Iterator[None]:
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     # Being locked, or a disk that fails, is a DatabaseError too.
     code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, _Damaged) or (
-        # The low byte is the primary code: https://sqlite.org/rescode.html
-        code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    )
+    # The low byte is the primary code: https://sqlite.org/rescode.html
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _configure(connection: sqlite3.Connection) -> None:
@@ -239,12 +298,6 @@ def _configure(connection: sqlite3.Connection) -> None:
     # In WAL mode this loses the last transactions at a power cut, never the
     # file's consistency; a lost row costs a HEAD, not content.
     connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def _check(connection: sqlite3.Connection) -> None:
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise _Damaged(found)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

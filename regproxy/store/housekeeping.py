@@ -1,4 +1,8 @@
-"""What the store does to itself, in the background: reconcile, evict, verify."""
+"""What the store does to itself, in the background: repair, reconcile, evict, verify, forget.
+
+Whoever goes through everything pauses between two steps, so that others get their turn at
+the disk, the index and the interpreter.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from regproxy.config.model import DAY, CacheSection
 from regproxy.store.disk import BlobDirectory, Workers
 from regproxy.store.errors import StoreError
 from regproxy.store.eviction import Eviction
+from regproxy.store.forgetting import Forgetting
 from regproxy.store.partial import sweep
 from regproxy.store.reconciliation import Reconciliation
 from regproxy.store.store import Store
@@ -24,6 +29,12 @@ from regproxy.store.store import Store
 #: Bytes a second that are verified without need: 1 TiB in a day and a half, at a few
 #: percent of a core and of a disk.
 RATE: Final = 8 << 20
+#: What a file counts as at least: to open it and to record what was found costs a millisecond.
+LEAST: Final = 256 << 10
+#: Of the time that it takes to go through everything, how much is work; the rest is left to others.
+SHARE: Final = 0.25
+#: Seconds from one time that rows without use are looked for to the next.
+FORGET_INTERVAL: Final = 1 * DAY
 # Seconds that a damaged file is kept for somebody to look at.
 KEPT: Final = 7 * DAY
 
@@ -98,6 +109,21 @@ class Errand:
             self._log.failure("{what} failed", failure, what=self._what)
 
 
+class Leisure:
+    """Has work in steps take SHARE of the time, however long a step takes."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._resumed = clock.seconds()
+
+    async def pause(self) -> None:
+        """Wait between two steps; not after one that took no time."""
+        took = self._clock.seconds() - self._resumed
+        if took > 0:
+            await deferLater(self._clock, took / SHARE - took)
+        self._resumed = self._clock.seconds()
+
+
 class Housekeeping:
     """Keeps a store within its bounds and in order.
 
@@ -130,6 +156,9 @@ class Housekeeping:
         self._reconciling = Errand("Bringing files and index together", self._reconcile)
         self._evicting = Errand("Eviction", self._evict)
         self._verifying = Errand("Verification", self._verify)
+        self._forgetting = Errand("Forgetting", self._forget)
+        # When that is due, on the monotonic clock: not before it is known which files there are.
+        self._forget_at = float("inf")
         store.grown = self._evicting.start
         store.full = self.relieve
         self.follow(rules)
@@ -147,6 +176,9 @@ class Housekeeping:
         """Do what is due; to be called every now and then."""
         self._evicting.start()
         self._verifying.start()
+        if self._clock.seconds() >= self._forget_at:
+            self._forget_at = self._clock.seconds() + FORGET_INTERVAL
+            self._forgetting.start()
 
     def relieve(self, wanted: int) -> None:
         """The disk had no room for content of *wanted* bytes (0: nobody knows); make some."""
@@ -156,7 +188,7 @@ class Housekeeping:
 
     def stop(self) -> None:
         """Begin nothing more."""
-        for errand in (self._reconciling, self._evicting, self._verifying):
+        for errand in (self._reconciling, self._evicting, self._verifying, self._forgetting):
             errand.stop()
 
     async def stats(self) -> StoreStats:
@@ -181,11 +213,15 @@ class Housekeeping:
     async def _reconcile(self) -> None:
         self._incomplete = True
         try:
+            await self._store.index.repair(self._workers)
             await self._store.sweep()
             await self._clear_quarantine(KEPT)
-            await Reconciliation(self._directory, self._inventory, self._workers).run()
+            await Reconciliation(
+                self._directory, self._inventory, self._workers, Leisure(self._clock).pause
+            ).run()
         finally:
             self._incomplete = False
+        self._forget_at = self._clock.seconds()
         self._evicting.start()
 
     async def _evict(self) -> None:
@@ -203,8 +239,13 @@ class Housekeeping:
         await self._clear_quarantine(KEPT)
         await self._store.verification.verify_due(self._pace)
 
+    async def _forget(self) -> None:
+        await self._store.flush_access_times()
+        forgetting = Forgetting(self._inventory, Leisure(self._clock).pause, self._now)
+        await forgetting.run(self._rules.inactive)
+
     async def _pace(self, count: int) -> None:
-        await deferLater(self._clock, count / RATE)
+        await deferLater(self._clock, max(count, LEAST) / RATE)
 
     async def _clear_quarantine(self, age: float) -> None:
         before = self._now() - age

@@ -3,20 +3,40 @@
 Reads here are look-ups by primary key on the caller's thread; writes go through one
 worker thread, each in a transaction of its own. Both fail with IndexFailed. What takes
 longer is in :mod:`regproxy.store.inventory`.
+
+Rows about tags and repositories tell when they were last looked up, so that they can be forgotten:
+see :mod:`regproxy.store.forgetting`. To the day, so that it costs a write a day.
 """
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, Final
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from regproxy.config.model import DAY
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.policy.integrity import ContentRecord
 from regproxy.store.database import Database
 from regproxy.store.disk import Workers
-from regproxy.store.inventory import COLUMNS, INSERT, Inventory, columns_of, record_of
+from regproxy.store.inventory import COLUMNS, INSERT, KEYS, Inventory, Key, columns_of, record_of
+from regproxy.store.uses import LastUses
+
+#: Seconds by which the time that a row was last used may lag behind.
+LAG: Final = DAY
+
+#: Under how many Accepts a tag is looked for. Clients write what they want there.
+VARIANTS: Final = 16
+
+# The rows of a table that have these values in the columns of its key.
+_WHERE: Final = {
+    table: " AND ".join(f"{column} = ?" for column in columns) for table, columns in KEYS.items()
+}
 
 
 @frozen
@@ -47,13 +67,17 @@ class Index:
     Args:
         path: the database file; made when it is not there.
         workers: runs the writes, one at a time.
+        now: seconds since the epoch.
 
     Attributes:
-        inventory: the content in it as a whole.
+        inventory: all that is in it.
     """
 
-    def __init__(self, path: Path, workers: Workers) -> None:
+    def __init__(self, path: Path, workers: Workers, now: Callable[[], float] = time.time) -> None:
         self._database = Database(path, workers)
+        self._now = now
+        # Tables and keys of the rows whose time of last use is out of date.
+        self._used: LastUses[tuple[str, Key]] = LastUses(now)
         self.inventory = Inventory(self._database)
 
     def open(self) -> None:
@@ -68,33 +92,34 @@ class Index:
         """Close the database; no write may be under way."""
         self._database.close()
 
+    def repair(self, readers: Workers) -> Awaitable[bool]:
+        """See :meth:`~regproxy.store.database.Database.repair`."""
+        return self._database.repair(readers)
+
     # Tags.
 
     def tag(self, key: TagKey) -> TagEntry | None:
         """Where *key* pointed, or None when it was never seen."""
-        row = self._database.row(
-            "SELECT digest, media_type, checked_at FROM tag"
-            " WHERE host = ? AND repository = ? AND tag = ? AND accept = ?",
-            *_tag_columns(key),
-        )
+        row = self._look_up("digest, media_type, checked_at", "tag", *_tag_columns(key))
         return None if row is None else TagEntry(Digest.parse(row[0]), row[1], row[2])
 
     def variants(self, host: Host, repository: Repository, tag: Tag) -> list[TagEntry]:
-        """Where *tag* pointed under whatever Accept, what was checked last first."""
+        """Where *tag* pointed under whatever Accept, what was checked last first; not all."""
+        key = (str(host), str(repository), str(tag))
         rows = self._database.rows(
-            "SELECT digest, media_type, checked_at FROM tag"
-            " WHERE host = ? AND repository = ? AND tag = ? ORDER BY checked_at DESC",
-            str(host),
-            str(repository),
-            str(tag),
+            "SELECT digest, media_type, checked_at, accept, used_at FROM tag"
+            " WHERE host = ? AND repository = ? AND tag = ? ORDER BY checked_at DESC LIMIT ?",
+            *key,
+            VARIANTS,
         )
+        for row in rows:
+            self._is_used("tag", (*key, row[3]), row[4])
         return [TagEntry(Digest.parse(row[0]), row[1], row[2]) for row in rows]
 
     def put_tag(self, key: TagKey, entry: TagEntry) -> Deferred[None]:
         """Record where *key* points now."""
-        return self._database.write(
-            "INSERT OR REPLACE INTO tag VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(*_tag_columns(key), str(entry.digest), entry.media_type, entry.checked_at)],
+        return self._put(
+            "tag", *_tag_columns(key), str(entry.digest), entry.media_type, entry.checked_at
         )
 
     def drop_tag(self, host: Host, repository: Repository, tag: Tag) -> Deferred[None]:
@@ -108,22 +133,14 @@ class Index:
 
     def membership(self, host: Host, repository: Repository, digest: Digest) -> str | None:
         """The media type under which *repository* has *digest*; None when it is not known to."""
-        row = self._database.row(
-            "SELECT media_type FROM membership WHERE host = ? AND repository = ? AND digest = ?",
-            str(host),
-            str(repository),
-            str(digest),
-        )
+        row = self._look_up("media_type", "membership", str(host), str(repository), str(digest))
         return None if row is None else str(row[0])
 
     def put_membership(
         self, host: Host, repository: Repository, digest: Digest, media_type: str
     ) -> Deferred[None]:
         """Record that *repository* has *digest*."""
-        return self._database.write(
-            "INSERT OR REPLACE INTO membership VALUES (?, ?, ?, ?)",
-            [(str(host), str(repository), str(digest), media_type)],
-        )
+        return self._put("membership", str(host), str(repository), str(digest), media_type)
 
     def knows(self, host: Host) -> bool:
         """Whether anything of *host* is known."""
@@ -134,11 +151,7 @@ class Index:
 
     def public_at(self, host: Host, repository: Repository) -> float | None:
         """When *repository* was last seen to be readable without a login, if ever."""
-        row = self._database.row(
-            "SELECT seen_at FROM public WHERE host = ? AND repository = ?",
-            str(host),
-            str(repository),
-        )
+        row = self._look_up("seen_at", "public", str(host), str(repository))
         return None if row is None else float(row[0])
 
     def put_public(
@@ -147,12 +160,8 @@ class Index:
         """Record when *repository* was readable without a login; None: it is not any more."""
         key = (str(host), str(repository))
         if seen_at is None:
-            return self._database.write(
-                "DELETE FROM public WHERE host = ? AND repository = ?", [key]
-            )
-        return self._database.write(
-            "INSERT OR REPLACE INTO public VALUES (?, ?, ?)", [(*key, seen_at)]
-        )
+            return self._database.write(f"DELETE FROM public WHERE {_WHERE['public']}", [key])
+        return self._put("public", *key, seen_at)
 
     # Content.
 
@@ -179,8 +188,45 @@ class Index:
         """Record when each content was last used."""
         return self._database.write(
             "UPDATE content SET last_access = ? WHERE digest = ?",
-            [(when, str(digest)) for digest, when in used.items()],
+            ((when, str(digest)) for digest, when in used.items()),
         )
+
+    # Rows about tags and repositories, and when they were last used.
+
+    async def flush(self) -> None:
+        """Record which rows were used.
+
+        Raises:
+            IndexFailed: the rest has to wait for the next time.
+        """
+        await self._used.tell(self._renew)
+
+    def _renew(self, used: dict[tuple[str, Key], float]) -> Deferred[None]:
+        def call(connection: sqlite3.Connection) -> None:
+            for (table, key), when in used.items():
+                connection.execute(
+                    f"UPDATE {table} SET used_at = ? WHERE {_WHERE[table]}", (when, *key)
+                )
+
+        return self._database.run(call)
+
+    def _look_up(self, columns: str, table: str, *key: str) -> Any:
+        row = self._database.row(
+            f"SELECT {columns}, used_at FROM {table} WHERE {_WHERE[table]}", *key
+        )
+        if row is not None:
+            self._is_used(table, key, row[-1])
+        return row
+
+    def _is_used(self, table: str, key: Key, used_at: float) -> None:
+        # A time in the future is one before the clock was set back.
+        if not 0 <= self._now() - used_at < LAG:
+            self._used.touch((table, key))
+
+    def _put(self, table: str, *values: object) -> Deferred[None]:
+        row = (*values, self._now())
+        marks = ", ".join("?" * len(row))
+        return self._database.write(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", [row])
 
 
 def _tag_columns(key: TagKey) -> tuple[str, str, str, str]:

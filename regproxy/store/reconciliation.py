@@ -1,14 +1,18 @@
 """Files and index brought together again, at start, while requests are served.
 
 The files are the truth. Blobs that the index does not know get a row, so that a lost index
-is built anew, and content is not fetched twice; rows without a file go. What may have been
-evicted between the two is why the files come first.
+is built anew, and content is not fetched twice; rows without a file go.
+
+One directory after the other: its names are read, then the digests that the index has for it.
+Only where the two differ a file is looked at, so that it takes seconds for a million. What came or
+went between the two shows when it is looked at: content that goes leaves the directory before
+the index, content that comes is there before.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,12 +22,12 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from regproxy.oci.errors import RegistryError
-from regproxy.oci.names import Digest
+from regproxy.oci.names import ALGORITHMS, Digest
 from regproxy.policy.integrity import ContentRecord
 from regproxy.store import disk
 from regproxy.store.inventory import Inventory
 
-# Files, or rows, of one call of a worker.
+# Files that one call of a worker looks at.
 BATCH: Final = 256
 
 
@@ -43,16 +47,26 @@ class Reconciled:
 
 
 class Reconciliation:
-    """Goes through all files, then through all rows."""
+    """Goes through all directories, and then through the rows of those that are not there.
+
+    Args:
+        pause: waits a while, so that others get their turn.
+    """
 
     _log = Logger()
 
     def __init__(
-        self, directory: disk.BlobDirectory, inventory: Inventory, workers: disk.Workers
+        self,
+        directory: disk.BlobDirectory,
+        inventory: Inventory,
+        workers: disk.Workers,
+        pause: Callable[[], Awaitable[None]],
     ) -> None:
         self._directory = directory
+        self._root = directory.root / "blobs"
         self._inventory = inventory
         self._workers = workers
+        self._pause = pause
 
     async def run(self) -> Reconciled:
         """Do it.
@@ -61,7 +75,19 @@ class Reconciliation:
             IndexFailed: the index takes nothing.
             OSError: the directory cannot be read.
         """
-        result = await self._forget(await self._adopt())
+        result = Reconciled()
+        absent = {self._root / name / f"{n:02x}" for name in ALGORITHMS for n in range(256)}
+        directories = _walk(self._root)
+        while found := await self._workers.run(lambda: next(directories, None)):
+            path, names = found
+            if path in absent:
+                absent.remove(path)
+                result = await self._compare(result, path, names)
+            else:
+                result = await self._adopt(result, path, names)
+            await self._pause()
+        for path in sorted(absent):
+            result = await self._compare(result, path, set())
         if result != Reconciled():
             self._log.info(
                 "The index was brought up to date: {adopted} blobs added, {forgotten} removed",
@@ -70,16 +96,23 @@ class Reconciliation:
             )
         return result
 
-    async def _adopt(self) -> Reconciled:
-        result = Reconciled()
-        files = self._files()
-        while batch := await self._workers.run(lambda: list(islice(files, BATCH))):
-            blobs = [found for found in batch if isinstance(found, ContentRecord)]
-            strange = [found for found in batch if isinstance(found, Path)]
-            for path in strange:
+    async def _compare(self, result: Reconciled, path: Path, names: set[str]) -> Reconciled:
+        algorithm = path.parent.name
+        unknown, lost = await self._inventory.compare(algorithm, path.name, names)
+        result = await self._adopt(result, path, unknown)
+        # What was adopted may have left before it was.
+        return await self._forget(result, algorithm, unknown | lost)
+
+    async def _adopt(self, result: Reconciled, path: Path, names: set[str]) -> Reconciled:
+        """Record files of the directory *path*; set aside those that are no blobs."""
+        for batch in _batches(names):
+            found = await self._workers.run(partial(self._look, path, batch))
+            blobs = [each for each in found if isinstance(each, ContentRecord)]
+            strange = [each for each in found if isinstance(each, Path)]
+            for each in strange:
                 self._log.error(
                     "{path} is no blob; it is in {quarantine} now",
-                    path=str(path),
+                    path=str(each),
                     quarantine=str(self._directory.quarantine),
                 )
             result = evolve(
@@ -89,11 +122,12 @@ class Reconciliation:
             )
         return result
 
-    async def _forget(self, result: Reconciled) -> Reconciled:
-        last: ContentRecord | None = None
-        while page := await self._inventory.page(last, BATCH):
-            last = page[-1]
-            lost = await self._workers.run(partial(self._lost, page))
+    async def _forget(self, result: Reconciled, algorithm: str, names: set[str]) -> Reconciled:
+        """Remove the records of those files that are not there."""
+        for batch in _batches(names):
+            digests = [f"{algorithm}:{name}" for name in batch]
+            records = await self._inventory.records(digests)
+            lost = await self._workers.run(partial(self._lost, records))
             if lost:
                 await self._inventory.forget(lost)
                 result = evolve(result, forgotten=result.forgotten + len(lost))
@@ -101,11 +135,11 @@ class Reconciliation:
 
     # In a worker thread.
 
-    def _files(self) -> Iterator[ContentRecord | Path]:
-        """All files below ``blobs/``: a blob's record; or the path of what was set aside."""
-        root = self._directory.root / "blobs"
-        for entry in _walk(root):
-            path = Path(entry)
+    def _look(self, directory: Path, names: list[str]) -> list[ContentRecord | Path]:
+        """The records of the files that are blobs, and the paths of what was set aside."""
+        found: list[ContentRecord | Path] = []
+        for name in names:
+            path = directory / name
             try:
                 stat = path.stat()
             except FileNotFoundError:
@@ -113,32 +147,43 @@ class Reconciliation:
             digest = self._digest_of(path)
             if digest is None or (stat.st_size == 0 and digest != _empty(digest)):
                 if self._directory.set_aside(path, stat):
-                    yield path
+                    found.append(path)
             else:
                 # The last use is known as well as the file system tells it.
                 used = max(stat.st_atime, stat.st_mtime)
-                yield ContentRecord(digest, stat.st_size, stat.st_mtime, used, 0.0, 0)
+                found.append(ContentRecord(digest, stat.st_size, stat.st_mtime, used, 0.0, 0))
+        return found
 
     def _digest_of(self, path: Path) -> Digest | None:
-        algorithm = path.relative_to(self._directory.root / "blobs").parts[0]
+        algorithm = path.relative_to(self._root).parts[0]
         try:
             digest = Digest.parse(f"{algorithm}:{path.name}")
         except RegistryError:
             return None
         return digest if self._directory.path(digest) == path else None
 
-    def _lost(self, page: list[ContentRecord]) -> list[ContentRecord]:
-        return [record for record in page if not self._directory.path(record.digest).exists()]
+    def _lost(self, records: list[ContentRecord]) -> list[ContentRecord]:
+        return [each for each in records if not self._directory.path(each.digest).exists()]
 
 
-def _walk(directory: Path) -> Iterator[str]:
-    """The regular files below *directory*, one after the other; links are left alone."""
+def _walk(directory: Path) -> Iterator[tuple[Path, set[str]]]:
+    """*directory* and all below it, with the names of their regular files; no link is followed."""
+    names, below = set(), []
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path))
+                below.append(directory / entry.name)
             elif entry.is_file(follow_symlinks=False):
-                yield entry.path
+                names.add(entry.name)
+    yield directory, names
+    for each in below:
+        yield from _walk(each)
+
+
+def _batches(names: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(names)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
 
 
 def _empty(like: Digest) -> Digest:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -141,11 +141,8 @@ class Store:
         await fill.when_ended()
 
     def flush_access_times(self) -> Deferred[None]:
-        """Write to the index when content was last used."""
-        used = self.uses.take()
-        if not used:
-            return succeed(None)
-        return self.index.touch(used).addErrback(self._not_flushed, used)
+        """Write to the index when content, and what is known of it, was last used."""
+        return ensureDeferred(self._flush())
 
     async def stop(self) -> None:
         """Leave transfers to a later process, and tell the index what was used."""
@@ -179,10 +176,12 @@ class Store:
         changed = self._directory.path(digest).stat().st_ctime_ns
         return self.index.put_content(ContentRecord(digest, size, now, now, now, changed))
 
-    def _not_flushed(self, failure: Failure, used: dict[Digest, float]) -> None:
-        failure.trap(IndexFailed)
-        self.uses.give_back(used)
-        self._log.error("The times of last use have to wait: {reason}", reason=str(failure.value))
+    async def _flush(self) -> None:
+        try:
+            await self.uses.last.tell(self.index.touch)
+            await self.index.flush()
+        except IndexFailed as error:
+            self._log.error("The times of last use have to wait: {reason}", reason=str(error))
 
     def _check_room(self, error: BaseException | None, wanted: int | None) -> None:
         if disk_full(error):

@@ -3,9 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Final, Generic, TypeVar
 
 from regproxy.oci.names import Digest
+
+K = TypeVar("K", bound=Hashable)
+
+# What the index is told in one transaction: others write between two.
+BATCH: Final = 500
+
+
+class LastUses(Generic[K]):
+    """When each of some things was last used, until the index is told.
+
+    Touched in the reactor thread only.
+
+    Args:
+        now: seconds since the epoch.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._last: dict[K, float] = {}
+
+    def __contains__(self, thing: K) -> bool:
+        """Whether it was used after the index was last told."""
+        return thing in self._last
+
+    def touch(self, thing: K) -> None:
+        """It is used now."""
+        self._last[thing] = self._now()
+
+    async def tell(self, record: Callable[[dict[K, float]], Awaitable[object]]) -> None:
+        """Have *record* record everything, a batch at a time.
+
+        What it fails to record is kept for the next time, and the failure raised.
+        """
+        while self._last:
+            batch = dict(self._last.popitem() for _ in range(min(BATCH, len(self._last))))
+            try:
+                await record(batch)
+            except BaseException:
+                self._last = batch | self._last
+                raise
 
 
 class Uses:
@@ -16,16 +57,18 @@ class Uses:
 
     Args:
         now: seconds since the epoch.
+
+    Attributes:
+        last: when what was last used by a client.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+        self.last: LastUses[Digest] = LastUses(now)
         self._holders: Counter[Digest] = Counter()
-        self._last: dict[Digest, float] = {}
 
     def __contains__(self, digest: Digest) -> bool:
         """Whether it is held, or was used after the index was last told."""
-        return digest in self._holders or digest in self._last
+        return digest in self._holders or digest in self.last
 
     def hold(self, digest: Digest) -> None:
         """One more has to do with it."""
@@ -39,13 +82,4 @@ class Uses:
 
     def touch(self, digest: Digest) -> None:
         """A client uses it."""
-        self._last[digest] = self._now()
-
-    def take(self) -> dict[Digest, float]:
-        """When what was used, since the last call, was last used; for the index."""
-        last, self._last = self._last, {}
-        return last
-
-    def give_back(self, taken: dict[Digest, float]) -> None:
-        """The index did not take it."""
-        self._last = taken | self._last
+        self.last.touch(digest)

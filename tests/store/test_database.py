@@ -4,18 +4,24 @@ import fcntl
 import os
 import random
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any, TypeVar
 
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.store import database as database_module
 from regproxy.store.database import STEPS, Database
 from regproxy.store.errors import IndexFailed, StoreUnusable
-from tests.support.workers import Now
+from tests.support.workers import Later, Now
 
-_INSERT = "INSERT INTO public VALUES (?, ?, ?)"
+T = TypeVar("T")
+
+_INSERT = "INSERT INTO public VALUES (?, ?, ?, 0)"
 _COUNT = "SELECT count(*) FROM public"
 
 
@@ -97,10 +103,14 @@ class OpenTests(DatabaseCase):
 class DamageTests(DatabaseCase):
     """A file that is no database any more does not stop the start."""
 
-    def repaired(self) -> None:
-        """It opens, empty; the damaged file is kept, and told of."""
+    def repaired(self, database: Database | None = None) -> None:
+        """It opens, empty, or is made so; the damaged file is kept, and told of."""
         with capturedLogs() as events:
-            database = self.open()
+            if database is None:
+                database = self.open()
+            else:
+                repairing = ensureDeferred(database.repair(Now()))
+                self.assertTrue(self.successResultOf(repairing))
         (aside,) = self.path.parent.glob("index.sqlite3.damaged-*Z")
         (event,) = events
         self.assertEqual(event["log_level"].name, "error")
@@ -128,18 +138,123 @@ class DamageTests(DatabaseCase):
         self.path.write_bytes(content[:100] + bytes(4000) + content[4100:])
         self.repaired()
 
-    def test_any_page(self) -> None:
-        """It opens and can be read in part: the check finds it."""
+    def damage(self) -> None:
+        """Have a file that opens, and can be read in part."""
         content = bytearray(self.filled())
         chance = random.Random(1)
-        for page in range(4096 * 4, len(content), 4096):
+        for page in range(4096 * self.pages(), len(content), 4096):
             content[page : page + 512] = chance.randbytes(512)
         self.path.write_bytes(content)
-        self.repaired()
+
+    def pages(self) -> int:
+        """How many pages an empty one has."""
+        empty = Database(self.path.with_name("empty"), Now())
+        empty.open()
+        (count,) = empty.row("PRAGMA page_count")
+        empty.close()
+        return int(count)
+
+    def test_any_page(self) -> None:
+        """The whole file is read, and what is wrong with it is found."""
+        self.damage()
+        self.repaired(self.open())
 
     def test_cut_off(self) -> None:
-        self.path.write_bytes(self.filled()[: 4096 * 3])
+        content = self.filled()
+        self.path.write_bytes(content[: 4096 * self.pages()])
         self.repaired()
+
+    def test_sound(self) -> None:
+        self.filled()
+        database = self.open()
+        repairing = ensureDeferred(database.repair(Now()))
+        self.assertFalse(self.successResultOf(repairing))
+        self.assertEqual(database.row(_COUNT), (1000,))
+        self.assertEqual(list(self.path.parent.glob("*damaged*")), [])
+
+    def test_meanwhile(self) -> None:
+        """While it is read, others look things up and write."""
+        self.filled()
+        database = self.open()
+        readers = Later()
+        repairing = ensureDeferred(database.repair(readers))
+        self.write(database, "meanwhile")
+        self.assertEqual(database.row(_COUNT), (1001,))
+        self.assertNoResult(repairing)
+        readers.all()
+        self.assertFalse(self.successResultOf(repairing))
+
+    def test_found_by_two(self) -> None:
+        """Of two processes one makes the new file, and both use it."""
+        self.damage()
+        first, second = self.open(), self.open()
+        readers = Later()
+        with capturedLogs() as events:
+            repairing = [ensureDeferred(each.repair(readers)) for each in (first, second)]
+            readers.all()
+        for each in repairing:
+            self.assertTrue(self.successResultOf(each))
+        self.assertEqual(len(events), 1)
+        self.assertEqual(len(list(self.path.parent.glob("*.damaged-*Z"))), 1)
+        self.write(first)
+        self.assertEqual(second.row(_COUNT), (1,))
+
+    def test_given_up(self) -> None:
+        """The reading ends when nobody waits for it any more, so that a stop need not wait."""
+        database = self.open()
+        connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+        failures: list[object] = []
+
+        def connected(*args: Any, **options: Any) -> sqlite3.Connection:
+            connection = connect(*args, **options)
+            connection.set_progress_handler(lambda: repairing.cancel(), 1)
+            return connection
+
+        def examine(connection: sqlite3.Connection) -> None:
+            failures.append(self.assertRaises(IndexFailed, examined, connection))
+
+        self.patch(sqlite3, "connect", connected)
+        examined = database._examine
+        self.patch(database, "_examine", examine)
+        readers = Later()
+        repairing = ensureDeferred(database.repair(readers))
+        readers.all()
+        self.failureResultOf(repairing, CancelledError)
+        self.assertEqual(len(failures), 1)
+
+    def test_given_up_too_late(self) -> None:
+        """It has come to its end, and the reactor does not know yet."""
+
+        class Ended(Now):
+            def run(self, call: Callable[[], T]) -> Deferred[T]:
+                call()
+                return Deferred()
+
+        repairing = ensureDeferred(self.open().repair(Ended()))
+        repairing.cancel()
+        self.failureResultOf(repairing, CancelledError)
+
+    def test_cannot_be_read(self) -> None:
+        """Not to know is no reason to begin anew."""
+        database = self.open()
+        self.path.rename(self.path.with_name("elsewhere"))
+        self.failureResultOf(ensureDeferred(database.repair(Now())), IndexFailed)
+
+    def test_no_new_one(self) -> None:
+        """Nothing can be looked up then, but nothing worse happens."""
+        self.damage()
+        database = self.open()
+
+        def refuse(*_: object) -> None:
+            raise sqlite3.OperationalError("disk full")
+
+        patch = self.patch(database_module, "_migrate", refuse)
+        with capturedLogs():
+            self.failureResultOf(ensureDeferred(database.repair(Now())), IndexFailed)
+        self.assertRaises(IndexFailed, database.row, _COUNT)
+        self.failureResultOf(database.write(_INSERT, [("a", "b", 1.0)]), IndexFailed)
+        patch.restore()
+        self.assertEqual(self.open().row(_COUNT), (0,))
 
     def test_journal(self) -> None:
         """What belongs to the damaged file goes with it, and is not replayed into the new one."""
@@ -194,7 +309,10 @@ class MigrationTests(DatabaseCase):
             database.row("SELECT * FROM content WHERE size = 3"),
             (f"sha256:{3:064x}", 3, 10.0, 20.0, 0, 0.0, 0),
         )
-        self.assertEqual(database.row("SELECT checked_at FROM tag"), (1.0,))
+        checked_at, used_at = database.row("SELECT checked_at, used_at FROM tag")
+        self.assertEqual(checked_at, 1.0)
+        # Nobody knows: now.
+        self.assertLess(abs(time.time() - used_at), 60.0)
         migrated = self.schema()
         self.path = self.path.with_name("new.sqlite3")
         self.open()
@@ -205,7 +323,7 @@ class MigrationTests(DatabaseCase):
         self.old(1)
         with closing(sqlite3.connect(self.path)) as connection, connection:
             connection.execute(STEPS[1][0])
-            connection.execute(_INSERT, ("a", "b", 1.0))
+            connection.execute("INSERT INTO public VALUES ('a', 'b', 1.0)")
         self.assertEqual(self.open().row(_COUNT), (1,))
 
     def test_interrupted(self) -> None:

@@ -18,7 +18,7 @@ from regproxy.store.eviction import Eviction
 from regproxy.store.index import TagEntry, TagKey
 from regproxy.store.reconciliation import Reconciliation
 from tests.support.caches import CacheCase
-from tests.support.workers import Later, Now
+from tests.support.workers import Later, Now, no_pause
 
 
 class EvictionCase(CacheCase):
@@ -215,5 +215,5 @@ class StepTests(EvictionCase):
             self.assertEqual(Digest.of(content), digest)
         # What the process had begun is gone with it.
         self.workers.clear()
-        self.finish(Reconciliation(self.directory, self.inventory, Now()).run())
+        self.finish(Reconciliation(self.directory, self.inventory, Now(), no_pause).run())
         self.check_kept(sorted(left, key=str))

@@ -2,19 +2,32 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Coroutine
+from contextlib import closing
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.config.model import CacheSection
-from regproxy.oci.names import Digest
+from regproxy.config.model import DAY, CacheSection
+from regproxy.oci.names import Digest, Host, Repository
 from regproxy.store import disk
 from regproxy.store.disk import Workers
 from regproxy.store.errors import DiskFailed, IndexFailed
-from regproxy.store.housekeeping import KEPT, RATE, Errand, Housekeeping, StoreStats
+from regproxy.store.housekeeping import (
+    FORGET_INTERVAL,
+    KEPT,
+    LEAST,
+    RATE,
+    SHARE,
+    Errand,
+    Housekeeping,
+    Leisure,
+    StoreStats,
+)
 from regproxy.store.partial import Partial
 from tests.support.caches import CacheCase
 from tests.support.workers import Later
@@ -81,6 +94,24 @@ class ErrandTests(CacheCase):
             self.errand.stop()
         self.assertEqual(events, [])
         self.assertFalse(self.errand.under_way)
+
+
+class LeisureTests(SynchronousTestCase):
+    def test_share(self) -> None:
+        """However long each step of the work takes."""
+        clock = Clock()
+        leisure = Leisure(clock)
+        for took in (0.01, 5.0, 0.2):
+            clock.advance(took)
+            pausing = ensureDeferred(leisure.pause())
+            clock.advance(took / SHARE - took - 0.001)
+            self.assertNoResult(pausing)
+            clock.advance(0.001)
+            self.successResultOf(pausing)
+
+    def test_no_time(self) -> None:
+        leisure = Leisure(Clock())
+        self.successResultOf(ensureDeferred(leisure.pause()))
 
 
 class HousekeepingCase(CacheCase):
@@ -198,9 +229,77 @@ class HousekeepingTests(HousekeepingCase):
         self.assertEqual(self.verified_at(), {1101.0})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_rate_of_small_files(self) -> None:
+        """To open one and to record what was found is work too."""
+        for number in range(3):
+            self.time += 1.0
+            self.put(b"%d" % number)
+        self.housekeeping.follow(CacheSection(verify=1.0))
+        self.time += 100.0
+        self.housekeeping.tick()
+        steps = 0
+        while self.verified_at() != {self.time}:
+            self.clock.advance(LEAST / RATE)
+            steps += 1
+        self.assertEqual(steps, 3)
+
+    def test_forget(self) -> None:
+        """Once a day what has no use any more; not before files and index are as one."""
+        host, repository = Host("registry.example.test"), Repository("library/debian")
+        gone = Digest.of(b"gone")
+
+        def learn() -> None:
+            self.index.put_membership(host, repository, gone, "a/b")
+            self.time += 3 * DAY
+
+        def known() -> bool:
+            # Not by a look-up, which is a use.
+            with closing(sqlite3.connect(self.root / "index.sqlite3")) as index:
+                return index.execute("SELECT 1 FROM membership").fetchone() is not None
+
+        learn()
+        self.housekeeping.tick()
+        self.assertTrue(known())
+        self.housekeeping.start()
+        self.housekeeping.tick()
+        self.assertFalse(known())
+        learn()
+        self.clock.advance(FORGET_INTERVAL - 1.0)
+        self.housekeeping.tick()
+        self.assertTrue(known())
+        self.clock.advance(1.0)
+        self.housekeeping.tick()
+        self.assertFalse(known())
+
+    def test_looked_up_just_now(self) -> None:
+        """The index is told before anything is forgotten."""
+        host, repository = Host("registry.example.test"), Repository("library/debian")
+        digest = self.put(b"here")
+        self.index.put_membership(host, repository, digest, "a/b")
+        self.time += 30 * DAY
+        self.open(digest).close()
+        self.index.membership(host, repository, digest)
+        self.housekeeping.follow(CacheSection(inactive=10 * DAY, verify=0.0))
+        self.housekeeping.start()
+        self.housekeeping.tick()
+        self.assertEqual(self.index.membership(host, repository, digest), "a/b")
+
+    def test_damaged_index(self) -> None:
+        """A new one is begun, and filled from the files."""
+        digests = {self.put(b"%d" % number) for number in range(200)}
+        self.index.close()
+        path = self.root / "index.sqlite3"
+        content = bytearray(path.read_bytes())
+        content[-4096:] = bytes(4096)
+        path.write_bytes(content)
+        self.index.open()
+        with capturedLogs() as events:
+            self.housekeeping.start()
+        self.assertEqual(self.rows(), digests)
+        self.assertIn(str(path), [event.get("path") for event in events])
+
     def verified_at(self) -> set[float]:
-        records = self.successResultOf(self.inventory.page(None, 10))
-        return {record.verified_at for record in records}
+        return {record.verified_at for record in self.records()}
 
     def test_stop(self) -> None:
         self.fill(3)
@@ -342,8 +441,7 @@ class StepTests(HousekeepingCase):
     def test_nothing_leaves_while_the_index_is_built(self) -> None:
         """The oldest of what is known so far may be the youngest of all."""
         digests = self.fill(10)
-        records = self.successResultOf(self.inventory.page(None, 10))
-        self.inventory.forget(records[:8])
+        self.inventory.forget(self.records()[:8])
         self.housekeeping.follow(CacheSection(max_size=900, verify=0.0))
         self.housekeeping.start()
         self.housekeeping.tick()

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.policy.integrity import ContentRecord
 from regproxy.store.errors import IndexFailed
-from regproxy.store.index import Index, TagEntry, TagKey
+from regproxy.store.index import LAG, VARIANTS, Index, TagEntry, TagKey
+from regproxy.store.inventory import KEYS
 from tests.support.workers import Later, Now
 
 HOST = Host("registry.example.test")
@@ -64,6 +67,18 @@ class TagTests(IndexCase):
         self.successResultOf(index.drop_tag(HOST, DEBIAN, LATEST))
         self.assertEqual([index.tag(key) for key in keys], [None, None])
         self.assertIsNotNone(index.tag(kept))
+
+    def test_variants(self) -> None:
+        """The latest first; clients cannot make it more than some."""
+        index = self.open()
+        for number in range(VARIANTS + 5):
+            key = TagKey(HOST, DEBIAN, LATEST, f"a/{number}")
+            index.put_tag(key, TagEntry(ONE, f"b/{number}", float(number)))
+        found = index.variants(HOST, DEBIAN, LATEST)
+        self.assertEqual(
+            [entry.media_type for entry in found],
+            [f"b/{number}" for number in reversed(range(5, VARIANTS + 5))],
+        )
 
     @given(
         st.lists(
@@ -128,6 +143,81 @@ class ContentTests(IndexCase):
         self.assertEqual((index.last_access(ONE), index.last_access(TWO)), (20.0, 10.0))
         index.put_content(record(TWO, 3, 30.0))
         self.assertEqual(index.last_access(TWO), 30.0)
+
+
+class UseTests(IndexCase):
+    """When a row about a tag or a repository was last used, to the day."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = 1e9
+        self.key = TagKey(HOST, DEBIAN, LATEST, "a/b")
+        self.index = Index(self.path, Now(), lambda: self.time)
+        self.index.open()
+        self.addCleanup(self.index.close)
+        self.index.put_tag(self.key, TagEntry(ONE, TYPE, 1.0))
+        self.index.put_membership(HOST, DEBIAN, ONE, TYPE)
+        self.index.put_public(HOST, DEBIAN, 1.0)
+
+    def look_up(self) -> None:
+        self.index.tag(self.key)
+        self.index.membership(HOST, DEBIAN, ONE)
+        self.index.public_at(HOST, DEBIAN)
+
+    def flush(self) -> None:
+        self.successResultOf(ensureDeferred(self.index.flush()))
+
+    def used_at(self) -> set[float]:
+        with closing(sqlite3.connect(self.path)) as other:
+            return {other.execute(f"SELECT used_at FROM {table}").fetchone()[0] for table in KEYS}
+
+    def test_put(self) -> None:
+        self.assertEqual(self.used_at(), {1e9})
+
+    def test_looked_up(self) -> None:
+        self.time += LAG
+        self.look_up()
+        self.flush()
+        self.assertEqual(self.used_at(), {self.time})
+
+    def test_not_looked_up(self) -> None:
+        self.time += LAG
+        self.index.tag(TagKey(HOST, DEBIAN, LATEST, ""))
+        self.index.membership(HOST, DEBIAN, TWO)
+        self.index.public_at(HOST, ALPINE)
+        self.flush()
+        self.assertEqual(self.used_at(), {1e9})
+
+    def test_to_the_day(self) -> None:
+        """So that uses do not cost a write each."""
+        self.time += LAG - 1.0
+        self.look_up()
+        self.flush()
+        self.assertEqual(self.used_at(), {1e9})
+
+    def test_variants(self) -> None:
+        self.time += LAG
+        self.index.variants(HOST, DEBIAN, LATEST)
+        self.flush()
+        self.assertEqual(self.used_at(), {1e9, self.time})
+
+    def test_clock_was_set_back(self) -> None:
+        self.time -= 1.0
+        self.look_up()
+        self.flush()
+        self.assertEqual(self.used_at(), {self.time})
+
+    def test_not_recorded(self) -> None:
+        """It is the next time."""
+        self.time += LAG
+        self.look_up()
+        with closing(sqlite3.connect(self.path)) as other:
+            other.execute("ALTER TABLE tag RENAME TO away")
+            self.failureResultOf(ensureDeferred(self.index.flush()), IndexFailed)
+            other.execute("ALTER TABLE away RENAME TO tag")
+        self.assertEqual(self.used_at(), {1e9})
+        self.flush()
+        self.assertEqual(self.used_at(), {self.time})
 
 
 class ConcurrencyTests(IndexCase):

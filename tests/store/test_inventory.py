@@ -13,10 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.oci.names import Digest
 from regproxy.policy.integrity import ContentRecord
-from regproxy.store import inventory as inventory_module
 from regproxy.store.errors import IndexFailed
 from regproxy.store.index import Index
-from regproxy.store.inventory import Inventory, Total
+from regproxy.store.inventory import Key, Total
 from tests.support.workers import Later, Now
 
 
@@ -80,10 +79,26 @@ class OrderTests(InventoryCase):
         due = self.walk(lambda after: self.inventory.due(after, 3.0))
         self.assertEqual(due, [records[number] for number in (1, 2, 3)])
 
-    def test_page(self) -> None:
-        records = [record(number) for number in range(5)]
-        self.put(*reversed(records))
-        self.assertEqual(self.walk(lambda after: self.inventory.page(after, 2)), records)
+    def test_records(self) -> None:
+        records = [record(number) for number in range(3)]
+        self.put(*records[:2])
+        found = self.inventory.records(str(each.digest) for each in records)
+        self.assertEqual(self.successResultOf(found), records[:2])
+
+    def compare(self, beginning: str, *here: str) -> tuple[set[str], set[str]]:
+        return self.successResultOf(self.inventory.compare("sha256", beginning, set(here)))
+
+    def test_compare(self) -> None:
+        """Only what has the beginning, and what it is given."""
+        first, second, last = (f"{beginning:<064}" for beginning in ("ab", "ab1", "ac"))
+        for name in first, second, last, "ab" + "f" * 62:
+            self.put(ContentRecord(Digest("sha256", name), 1, 0.0, 0.0, 0.0, 0))
+        self.put(ContentRecord(Digest("sha512", "ab" * 64), 1, 0.0, 0.0, 0.0, 0))
+        self.assertEqual(
+            self.compare("ab", first, "ab" + "f" * 62, "strange"), ({"strange"}, {second})
+        )
+        self.assertEqual(self.compare("ac"), (set(), {last}))
+        self.assertEqual(self.compare("aa"), (set(), set()))
 
 
 class ChangeTests(InventoryCase):
@@ -92,10 +107,7 @@ class ChangeTests(InventoryCase):
         self.put(record(1, 10, 5.0, 5.0))
         adopting = self.inventory.adopt([record(1, 11), record(2, 12)])
         self.assertEqual(self.successResultOf(adopting), 1)
-        self.assertEqual(
-            self.walk(lambda after: self.inventory.page(after, 9)),
-            [record(1, 10, 5.0, 5.0), record(2, 12)],
-        )
+        self.assertEqual(self.oldest(), [record(2, 12), record(1, 10, 5.0, 5.0)])
 
     def test_forget(self) -> None:
         """Not what was stored anew meanwhile; what was used meanwhile, yes."""
@@ -136,7 +148,9 @@ class ChangeTests(InventoryCase):
             inventory.total(),
             inventory.oldest(None, 1),
             inventory.due(None, 1.0),
-            inventory.page(None, 1),
+            inventory.compare("sha256", "00", set()),
+            inventory.records([str(record(1).digest)]),
+            inventory.forget_useless("tag", None, 0.0, 0.0, 1),
             inventory.adopt([record(1)]),
             inventory.forget([record(1)]),
             inventory.verified(record(1)),
@@ -179,78 +193,54 @@ class ChangeTests(InventoryCase):
                         self.index.touch({each.digest: 0.0})
                     case _:
                         inventory.pin(each.digest, False)
-                records = self.walk(lambda after: self.inventory.page(after, 9))
+                records = self.oldest()
                 expected = Total(sum(each.size for each in records), len(records))
                 self.assertEqual(self.successResultOf(other.inventory.total()), expected)
         finally:
             other.close()
 
 
-class ScaleTests(InventoryCase):
-    """A hundred thousand blobs: nothing is scanned, nothing sorted."""
+class ForgetTests(InventoryCase):
+    """Rows about upstream, in steps; the rule is tested with :mod:`regproxy.store.forgetting`."""
 
-    COUNT = 100_000
+    KEY = ("host", "repository", "tag", "")
 
-    def setUp(self) -> None:
-        super().setUp()
+    def put_tags(self, *used_at: float) -> None:
         with closing(sqlite3.connect(self.path)) as connection, connection:
             connection.executemany(
-                f"{inventory_module.INSERT}",
-                (
-                    (f"sha256:{number:064x}", 10, 1.0, float(number % 997), float(number), 0)
-                    for number in range(self.COUNT)
-                ),
+                "INSERT INTO tag VALUES ('host', 'repository', ?, '', 'digest', 'type', 0, ?)",
+                [(f"tag{number}", when) for number, when in enumerate(used_at)],
             )
-            connection.execute("ANALYZE")
 
-    def plan(self, query: str, *parameters: object) -> str:
+    def tags(self) -> list[str]:
         with closing(sqlite3.connect(self.path)) as connection:
-            rows = connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
-        return "; ".join(row[3] for row in rows)
+            return [tag for (tag,) in connection.execute("SELECT tag FROM tag")]
 
-    def test_plans(self) -> None:
-        digest = str(record(1).digest)
-        for query, parameters, index in (
-            (inventory_module._OLDEST, (1.0, digest, 32), "content_by_use"),
-            (inventory_module._DUE, (1.0, digest, 2.0), "content_by_verification"),
-            (inventory_module._PAGE, (digest, 256), "PRIMARY KEY"),
-            ("DELETE FROM content WHERE digest = ? AND stored_at = ?", (digest, 1), "PRIMARY KEY"),
-            ("UPDATE content SET pinned = 1 WHERE digest = ?", (digest,), "PRIMARY KEY"),
-            ("UPDATE content SET last_access = 1 WHERE digest = ?", (digest,), "PRIMARY KEY"),
-        ):
-            plan = self.plan(query, *parameters)
-            self.assertTrue(plan.startswith("SEARCH content"), plan)
-            self.assertIn(index, plan)
-            self.assertNotIn("SCAN", plan)
-            self.assertNotIn("TEMP B-TREE", plan)
+    def forget(self, after: Key | None, limit: int) -> tuple[Key | None, int]:
+        return self.successResultOf(self.inventory.forget_useless("tag", after, 5.0, 5.0, limit))
 
-    def steps(self, call: Callable[[Inventory], Deferred[Any]]) -> int:
-        """How many thousands of SQLite's instructions it takes."""
-        count = 0
+    def test_steps(self) -> None:
+        self.put_tags(1.0, 9.0, 1.0, 1.0, 9.0)
+        last, count = self.forget(None, 2)
+        self.assertEqual((last, count), (("host", "repository", "tag1", ""), 1))
+        last, count = self.forget(last, 2)
+        self.assertEqual((last, count), (("host", "repository", "tag3", ""), 2))
+        last, count = self.forget(last, 2)
+        self.assertEqual((last, count), (("host", "repository", "tag4", ""), 0))
+        self.assertEqual(self.forget(last, 2), (None, 0))
+        self.assertEqual(self.tags(), ["tag1", "tag4"])
 
-        def instructions() -> None:
-            nonlocal count
-            count += 1
-
+    def test_used_meanwhile(self) -> None:
+        """By another process, between the look and the deletion."""
+        self.put_tags(1.0, 1.0)
         database = self.inventory._database
-        database._writer.set_progress_handler(instructions, 1000)
-        try:
-            self.successResultOf(call(self.inventory))
-        finally:
-            database._writer.set_progress_handler(None, 0)
-        return count
+        used = "UPDATE tag SET used_at = 9 WHERE tag = 'tag1'"
 
-    def test_work(self) -> None:
-        """What a call costs does not depend on how much is stored."""
-        last = record(50_000, when=500.0, verified=50_000.0)
-        for call in (
-            lambda inventory: inventory.total(),
-            lambda inventory: inventory.oldest(last, 32),
-            lambda inventory: inventory.due(last, 60_000.0),
-            lambda inventory: inventory.page(last, 32),
-            lambda inventory: inventory.adopt([last]),
-            lambda inventory: inventory.forget([last]),
-            lambda inventory: inventory.verified(last),
-            lambda inventory: inventory.pin(last.digest, True),
-        ):
-            self.assertLess(self.steps(call), 3)
+        def other(statement: str) -> None:
+            if statement.startswith("BEGIN"):
+                with closing(sqlite3.connect(self.path)) as connection, connection:
+                    connection.execute(used)
+
+        database._writer.set_trace_callback(other)
+        self.forget(None, 9)
+        self.assertEqual(self.tags(), ["tag1"])

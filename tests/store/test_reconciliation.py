@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.logger import capturedLogs
 
 from regproxy.oci.names import Digest
+from regproxy.policy.integrity import ContentRecord
 from regproxy.store import reconciliation as reconciliation_module
 from regproxy.store.disk import Workers
 from regproxy.store.reconciliation import Reconciled, Reconciliation
@@ -19,12 +21,17 @@ from tests.support.workers import Later
 class ReconciliationCase(CacheCase):
     def setUp(self) -> None:
         super().setUp()
-        self.reconciliation = Reconciliation(self.directory, self.inventory, self.workers)
+        self.pauses = 0
+        self.reconciliation = Reconciliation(
+            self.directory, self.inventory, self.workers, self.pause
+        )
+
+    async def pause(self) -> None:
+        self.pauses += 1
 
     def check_agree(self) -> None:
         self.assertEqual(self.files(), self.rows())
-        records = self.successResultOf(self.inventory.page(None, 1000))
-        for record in records:
+        for record in self.records():
             self.assertEqual(record.size, self.directory.path(record.digest).stat().st_size)
 
 
@@ -84,12 +91,41 @@ class RunTests(ReconciliationCase):
         self.check_agree()
 
     def test_in_batches(self) -> None:
+        """Also where many are in one directory."""
         self.patch(reconciliation_module, "BATCH", 3)
-        for number in range(10):
-            self.drop(Digest.of(b"%d" % number), b"%d" % number)
-            self.directory.path(self.put(b"lost %d" % number)).unlink()
+        names = [f"ab{number:062x}" for number in range(20)]
+        for name in names[:10]:
+            self.drop(Digest("sha256", name), b"x")
+        for name in names[10:]:
+            record = ContentRecord(Digest("sha256", name), 1, 0.0, 0.0, 0.0, 0)
+            self.successResultOf(self.index.put_content(record))
         self.assertEqual(self.reconcile(), Reconciled(adopted=10, forgotten=10))
         self.check_agree()
+
+    def test_pauses(self) -> None:
+        """After each directory."""
+        for name in ("ab", "ac", "ad"):
+            self.drop(Digest("sha256", f"{name:<064}"), b"x")
+        self.reconcile()
+        # blobs/, sha256/ in it, and those three.
+        self.assertEqual(self.pauses, 5)
+
+    def test_no_file_is_looked_at_that_the_index_knows(self) -> None:
+        """It takes a million of them."""
+        known = self.put(b"one")
+        new = Digest.of(b"two")
+        self.drop(new, b"two")
+        looked: list[str] = []
+        look = self.reconciliation._look
+
+        def note(directory: Path, names: list[str]) -> list[ContentRecord | Path]:
+            looked.extend(names)
+            return look(directory, names)
+
+        self.patch(self.reconciliation, "_look", note)
+        self.reconcile()
+        self.assertEqual(looked, [new.hex])
+        self.assertEqual(self.rows(), {known, new})
 
     def test_strange_files(self) -> None:
         """What is no blob is not served, nor counted; it is set aside and told of."""
@@ -149,7 +185,9 @@ class MeanwhileTests(ReconciliationCase):
         self.patch(reconciliation_module, "BATCH", batch)
         for digest in self.files():
             self.directory.path(digest).unlink()
-        running = ensureDeferred(Reconciliation(self.directory, self.stepped, self.workers).run())
+        running = ensureDeferred(
+            Reconciliation(self.directory, self.stepped, self.workers, self.pause).run()
+        )
         for change, number in changes:
             content = b"%d" % number
             match change:

@@ -270,8 +270,7 @@ class StepTests(VerificationCase):
             self.assertEqual(taker.data, CONTENT[start:end])
             blob.close()
             # And anew.
-            records = self.successResultOf(self.inventory.page(None, 9))
-            self.inventory.forget(records)
+            self.inventory.forget(self.records())
 
     def test_cut(self) -> None:
         blob = self.open(self.doubted(DAMAGED))
@@ -296,7 +295,7 @@ class StepTests(VerificationCase):
         self.workers.all()
         self.successResultOf(waiting[1])
         self.successResultOf(second.when_readable(0, None))
-        self.store.uses.take()
+        self.successResultOf(self.store.flush_access_times())
         self.assertNotIn(digest, self.store.uses)
         self.assertTrue(self.open_and_close(digest).verified)
 

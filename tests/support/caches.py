@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +17,7 @@ from regproxy.oci.names import Digest
 from regproxy.policy.integrity import ContentRecord
 from regproxy.store.disk import BlobDirectory, Workers
 from regproxy.store.index import Index
-from regproxy.store.inventory import Inventory
+from regproxy.store.inventory import COLUMNS, Inventory, record_of
 from regproxy.store.store import Store, StoredBlob
 from tests.support.workers import Now
 
@@ -36,7 +38,7 @@ class CacheCase(SynchronousTestCase):
         self.directory.prepare()
         self.time = 1000.0
         self.workers = self.make_workers()
-        self.index = Index(self.root / "index.sqlite3", Now())
+        self.index = Index(self.root / "index.sqlite3", Now(), lambda: self.time)
         self.index.open()
         self.addCleanup(self.index.close)
         self.inventory = self.index.inventory
@@ -44,7 +46,7 @@ class CacheCase(SynchronousTestCase):
 
     def other_inventory(self, workers: Workers) -> Inventory:
         """The inventory of the same index over other *workers*."""
-        index = Index(self.root / "index.sqlite3", workers)
+        index = Index(self.root / "index.sqlite3", workers, lambda: self.time)
         index.open()
         self.addCleanup(index.close)
         return index.inventory
@@ -71,10 +73,15 @@ class CacheCase(SynchronousTestCase):
         paths = (path for path in (self.root / "blobs").rglob("*") if path.is_file())
         return {Digest.parse(f"{path.parent.parent.name}:{path.name}") for path in paths}
 
+    def records(self) -> list[ContentRecord]:
+        """What the index says is there, in the order of digests."""
+        with closing(sqlite3.connect(self.root / "index.sqlite3")) as index:
+            rows = index.execute(f"SELECT {COLUMNS} FROM content ORDER BY digest")
+            return [record_of(row) for row in rows]
+
     def rows(self) -> set[Digest]:
         """What the index says is there."""
-        records = self.successResultOf(self.inventory.page(None, 1 << 20))
-        return {record.digest for record in records}
+        return {record.digest for record in self.records()}
 
     def quarantine(self) -> list[str]:
         """What was set aside."""

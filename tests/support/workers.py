@@ -56,3 +56,7 @@ class Later:
         """Do calls until there are none."""
         while self.step():
             pass
+
+
+async def no_pause() -> None:
+    """Between two steps of work in the background."""
