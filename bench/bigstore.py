@@ -40,6 +40,8 @@ from regproxy.oci.media_types import normalise_accept
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.store.disk import BlobDirectory, ThreadWorkers
 from regproxy.store.eviction import Eviction
+from regproxy.store.forgetting import Forgetting
+from regproxy.store.housekeeping import Leisure
 from regproxy.store.index import Index, TagKey
 from regproxy.store.reconciliation import Reconciliation
 from regproxy.store.store import Store
@@ -139,12 +141,14 @@ def _insert(
         ),
     )
     connection.executemany(
-        "INSERT INTO membership (host, repository, digest, media_type) VALUES (?, ?, ?, ?)",
-        ((str(HOST), str(repository_of(number)), digest, ACCEPT) for number, digest, _ in rows),
+        "INSERT INTO membership VALUES (?, ?, ?, ?, ?)",
+        (
+            (str(HOST), str(repository_of(number)), digest, ACCEPT, now)
+            for number, digest, _ in rows
+        ),
     )
     connection.executemany(
-        "INSERT INTO tag (host, repository, tag, accept, digest, media_type, checked_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO tag VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
                 str(HOST),
@@ -154,6 +158,7 @@ def _insert(
                 digest,
                 ACCEPT,
                 now - chance.uniform(0, 30 * DAY),
+                now,
             )
             for number, digest, _ in rows
         ),
@@ -293,7 +298,13 @@ async def measure_parts(reactor: Any, data: Path, count: int) -> Figures:
     late = Lateness(reactor)
 
     async def reconcile() -> None:
-        await Reconciliation(foundation.directory, index.inventory, workers).run()
+        pause = Leisure(reactor).pause
+        await Reconciliation(foundation.directory, index.inventory, workers, pause).run()
+
+    async def forget() -> None:
+        # As if nobody had used anything for three days: what has lost its content goes.
+        later = lambda: time.time() + 3 * DAY  # noqa: E731
+        await Forgetting(index.inventory, Leisure(reactor).pause, later).run(60 * DAY)
 
     async def ask() -> None:
         for _ in range(1000):
@@ -317,11 +328,13 @@ async def measure_parts(reactor: Any, data: Path, count: int) -> Figures:
 
     try:
         figures |= await late.during("nothing", lambda: task.deferLater(reactor, 2.0))
+        figures |= await late.during("reading the index", lambda: index.repair(workers))
         figures |= await late.during("bringing files and index together", reconcile)
         asked: list[float] = []
         figures |= await late.during("1000 statistics", ask)
         figures |= percentiles("statistics", asked)
         figures |= await late.during("eviction of 1 %", evict)
+        figures |= await late.during("forgetting of 1 %", forget)
         figures |= await late.during("use of 10 %", use)
         figures |= look_up(index, store, [chance.randrange(count) for _ in range(SAMPLE)])
         figures["RSS grown by, MiB"] = memory(os.getpid(), "VmRSS") - before
