@@ -37,6 +37,7 @@ class Scale:
         image: layers, and ``layer`` what is in each.
         idle, slow: connections that rest, and that read too little.
         watched: seconds for which memory is watched.
+        stored: blobs in a large store.
     """
 
     blob: int = 512 * MiB
@@ -52,6 +53,7 @@ class Scale:
     idle: int = 1000
     slow: int = 500
     watched: float = 5.0
+    stored: int = 1_000_000
 
 
 FULL: Final = Scale()
@@ -70,6 +72,7 @@ TINY: Final = Scale(
     idle=10,
     slow=5,
     watched=0.3,
+    stored=2000,
 )
 
 

@@ -76,18 +76,18 @@ class Reconciliation:
             OSError: the directory cannot be read.
         """
         result = Reconciled()
-        absent = {self._root / name / f"{n:02x}" for name in ALGORITHMS for n in range(256)}
+        absent = {f"{algorithm}/{n:02x}" for algorithm in ALGORITHMS for n in range(256)}
         directories = _walk(self._root)
         while found := await self._workers.run(lambda: next(directories, None)):
-            path, names = found
-            if path in absent:
-                absent.remove(path)
-                result = await self._compare(result, path, names)
+            directory, names = found
+            if directory in absent:
+                absent.remove(directory)
+                result = await self._compare(result, directory, names)
             else:
-                result = await self._adopt(result, path, names)
+                result = await self._adopt(result, directory, names)
             await self._pause()
-        for path in sorted(absent):
-            result = await self._compare(result, path, set())
+        for directory in sorted(absent):
+            result = await self._compare(result, directory, set())
         if result != Reconciled():
             self._log.info(
                 "The index was brought up to date: {adopted} blobs added, {forgotten} removed",
@@ -96,17 +96,17 @@ class Reconciliation:
             )
         return result
 
-    async def _compare(self, result: Reconciled, path: Path, names: set[str]) -> Reconciled:
-        algorithm = path.parent.name
-        unknown, lost = await self._inventory.compare(algorithm, path.name, names)
-        result = await self._adopt(result, path, unknown)
+    async def _compare(self, result: Reconciled, directory: str, names: set[str]) -> Reconciled:
+        algorithm, _, beginning = directory.partition("/")
+        unknown, lost = await self._inventory.compare(algorithm, beginning, names)
+        result = await self._adopt(result, directory, unknown)
         # What was adopted may have left before it was.
         return await self._forget(result, algorithm, unknown | lost)
 
-    async def _adopt(self, result: Reconciled, path: Path, names: set[str]) -> Reconciled:
-        """Record files of the directory *path*; set aside those that are no blobs."""
+    async def _adopt(self, result: Reconciled, directory: str, names: set[str]) -> Reconciled:
+        """Record files of a directory; set aside those that are no blobs."""
         for batch in _batches(names):
-            found = await self._workers.run(partial(self._look, path, batch))
+            found = await self._workers.run(partial(self._look, self._root / directory, batch))
             blobs = [each for each in found if isinstance(each, ContentRecord)]
             strange = [each for each in found if isinstance(each, Path)]
             for each in strange:
@@ -166,18 +166,21 @@ class Reconciliation:
         return [each for each in records if not self._directory.path(each.digest).exists()]
 
 
-def _walk(directory: Path) -> Iterator[tuple[Path, set[str]]]:
-    """*directory* and all below it, with the names of their regular files; no link is followed."""
+def _walk(root: Path, directory: str = "") -> Iterator[tuple[str, set[str]]]:
+    """*directory* and all below it, and the names of their regular files; no link is followed.
+
+    Directories are relative to *root*.
+    """
     names, below = set(), []
-    with os.scandir(directory) as entries:
+    with os.scandir(root / directory) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                below.append(directory / entry.name)
+                below.append(entry.name)
             elif entry.is_file(follow_symlinks=False):
                 names.add(entry.name)
     yield directory, names
-    for each in below:
-        yield from _walk(each)
+    for name in below:
+        yield from _walk(root, f"{directory}/{name}" if directory else name)
 
 
 def _batches(names: Iterable[str]) -> Iterator[list[str]]:
