@@ -83,8 +83,8 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
             UPDATE total SET bytes = bytes - old.size + new.size;
         END""",
     ),
-    # When a row was written or, give or take a day, was last looked up: see
-    # regproxy.store.oblivion. What is old counts as used now.
+    # When a row was written or, give or take a day, last looked up: regproxy.store.forgetting.
+    # Of what is here already nobody knows: it counts as used now.
     tuple(
         statement
         for table in ("membership", "tag", "public")

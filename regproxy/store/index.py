@@ -113,7 +113,7 @@ class Index:
             VARIANTS,
         )
         for row in rows:
-            self._is_used("tag", (*key, row[3]), row[4])
+            self._note_use("tag", (*key, row[3]), row[4])
         return [TagEntry(Digest.parse(row[0]), row[1], row[2]) for row in rows]
 
     def put_tag(self, key: TagKey, entry: TagEntry) -> Deferred[None]:
@@ -215,10 +215,10 @@ class Index:
             f"SELECT {columns}, used_at FROM {table} WHERE {_WHERE[table]}", *key
         )
         if row is not None:
-            self._is_used(table, key, row[-1])
+            self._note_use(table, key, row[-1])
         return row
 
-    def _is_used(self, table: str, key: Key, used_at: float) -> None:
+    def _note_use(self, table: str, key: Key, used_at: float) -> None:
         # A time in the future is one before the clock was set back.
         if not 0 <= self._now() - used_at < LAG:
             self._used.touch((table, key))
