@@ -33,9 +33,18 @@ LAG: Final = DAY
 #: Under how many Accepts a tag is looked for. Clients write what they want there.
 VARIANTS: Final = 16
 
-# The rows of a table that have these values in the columns of its key.
+# The row of a table that has these values in the columns of its key.
 _WHERE: Final = {
     table: " AND ".join(f"{column} = ?" for column in columns) for table, columns in KEYS.items()
+}
+# What is looked up in it, and when it was last used.
+_SELECT: Final = {
+    table: f"SELECT {columns}, used_at FROM {table} WHERE {_WHERE[table]}"
+    for table, columns in (
+        ("membership", "media_type"),
+        ("tag", "digest, media_type, checked_at"),
+        ("public", "seen_at"),
+    )
 }
 
 
@@ -100,7 +109,7 @@ class Index:
 
     def tag(self, key: TagKey) -> TagEntry | None:
         """Where *key* pointed, or None when it was never seen."""
-        row = self._look_up("digest, media_type, checked_at", "tag", *_tag_columns(key))
+        row = self._look_up("tag", _tag_columns(key))
         return None if row is None else TagEntry(Digest.parse(row[0]), row[1], row[2])
 
     def variants(self, host: Host, repository: Repository, tag: Tag) -> list[TagEntry]:
@@ -133,7 +142,7 @@ class Index:
 
     def membership(self, host: Host, repository: Repository, digest: Digest) -> str | None:
         """The media type under which *repository* has *digest*; None when it is not known to."""
-        row = self._look_up("media_type", "membership", str(host), str(repository), str(digest))
+        row = self._look_up("membership", (str(host), str(repository), str(digest)))
         return None if row is None else str(row[0])
 
     def put_membership(
@@ -151,7 +160,7 @@ class Index:
 
     def public_at(self, host: Host, repository: Repository) -> float | None:
         """When *repository* was last seen to be readable without a login, if ever."""
-        row = self._look_up("seen_at", "public", str(host), str(repository))
+        row = self._look_up("public", (str(host), str(repository)))
         return None if row is None else float(row[0])
 
     def put_public(
@@ -210,10 +219,8 @@ class Index:
 
         return self._database.run(call)
 
-    def _look_up(self, columns: str, table: str, *key: str) -> Any:
-        row = self._database.row(
-            f"SELECT {columns}, used_at FROM {table} WHERE {_WHERE[table]}", *key
-        )
+    def _look_up(self, table: str, key: Key) -> Any:
+        row = self._database.row(_SELECT[table], *key)
         if row is not None:
             self._note_use(table, key, row[-1])
         return row

@@ -163,7 +163,7 @@ class Reconciliation:
         return digest if self._directory.path(digest) == path else None
 
     def _lost(self, records: list[ContentRecord]) -> list[ContentRecord]:
-        return [each for each in records if not self._directory.path(each.digest).exists()]
+        return [each for each in records if not self._directory.has(each.digest)]
 
 
 def _walk(root: Path, directory: str = "") -> Iterator[tuple[str, set[str]]]:
