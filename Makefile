@@ -57,12 +57,10 @@ e2e-deps:
 	apt-get update
 	apt-get install --yes --no-install-recommends \
 	    apache2-utils ca-certificates conmon containerd crun curl dnsmasq-base dnsutils \
-	    docker-registry docker.io haproxy iproute2 iptables nginx openssl podman python3-venv \
-	    runc skopeo
+	    docker-registry docker.io haproxy iproute2 iptables microsocks nginx openssl podman \
+	    python3-venv runc skopeo squid-openssl
 
-bench-deps: export DEBIAN_FRONTEND := noninteractive
 bench-deps: e2e-deps
-	apt-get install --yes --no-install-recommends squid-openssl
 
 clean:
 	rm -rf $(VENV) build dist docs/_build _trial_temp* .hypothesis \

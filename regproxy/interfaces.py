@@ -15,6 +15,7 @@ from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import Attribute, Interface
 
 from regproxy.oci.names import Digest, Host, Repository
+from regproxy.policy.upstreams import Sources
 
 #: In the place of a client's Authorization: the login of this proxy. No client can send
 #: it: a header field has no line feed (RFC 9110 section 5.5).
@@ -23,6 +24,9 @@ OWN_LOGIN: Final = b"\n"
 #: In the same place: a client without a login, for which this proxy goes through the
 #: registry's challenge as anybody may. No client can send it either.
 ANYBODY: Final = b"\n*"
+
+#: The patience of those who have something else to answer with at once.
+NO_PATIENCE: Final = 0.0
 
 
 class IBlob(Interface):
@@ -68,6 +72,17 @@ class IBlob(Interface):
         """Let go of it. Nothing may be read afterwards."""
 
 
+class IMirrored(Interface):
+    """A response that came from a mirror and not from the registry itself.
+
+    The mirror does not know who asks: what it gives, it gives to anybody, and that says
+    nothing about who may read the repository.
+    """
+
+    def spoiled(reason: str, *, wrong: bool = False) -> None:
+        """The body broke off, or is *wrong*: leave the mirror alone for a while, or a long one."""
+
+
 class IUpstream(Interface):
     """The way to the registries."""
 
@@ -82,11 +97,16 @@ class IUpstream(Interface):
         body: IBodyProducer | None = None,
         inject: bool = True,
         anonymous: bool = False,
+        sources: Sources = Sources.ORIGIN,
+        patience: float | None = None,
     ) -> Awaitable[IResponse]:
         """Ask *host*, and answer with the final response, its body not yet delivered.
 
         *authorization* is the client's; or OWN_LOGIN, to ask as this proxy; or, on
-        the way from a mirror, ANYBODY.
+        the way from a mirror, ANYBODY. A response of a mirror of the registry provides IMirrored.
+
+        *patience* is for those who have something else to answer with: how many seconds to
+        wait for a registry that is known to be down.
 
         Raises an ``UpstreamError`` when there is none.
         """

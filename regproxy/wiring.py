@@ -28,6 +28,7 @@ from twisted.web.resource import IResource
 
 from regproxy import __version__
 from regproxy.config.model import Config, RegistrySection
+from regproxy.config.wayout import Trust
 from regproxy.dns.cache import AnswerCache
 from regproxy.listeners.connect import ConnectFactory
 from regproxy.listeners.dns import NameService
@@ -68,11 +69,11 @@ from regproxy.tls.leaves import LeafCache
 from regproxy.tls.server import ServerTLS
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.credentials import Credentials
-from regproxy.upstream.dial import GuardedEndpoint
 from regproxy.upstream.loops import OwnPlaces
 from regproxy.upstream.name_servers import NameServers, NetworkExchange
 from regproxy.upstream.rate_limits import RateLimits
 from regproxy.upstream.resolver import NameServerResolver
+from regproxy.upstream.ways_out import WaysOut
 from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.site import Entry, Limits, StrictSite
 
@@ -171,7 +172,11 @@ class House:
         reactor = foundation.reactor
         credentials = Credentials(reactor, config.credentials, os.environ)
         own = partial(_is_own, foundation.places, frozenset(map(ip_address, config.dns.addresses)))
-        upstream = Upstream(reactor, config, _tls_policy, credentials, foundation.rate_limits, own)
+        resolver = foundation.system_resolver
+        if config.dns.upstream_resolvers:
+            resolver = NameServerResolver(_name_servers(reactor, config.dns.upstream_resolvers))
+        ways_out = WaysOut(reactor, resolver, _tls_policy)
+        upstream = Upstream(ways_out, config, credentials, foundation.rate_limits, time.time, own)
         patient = ConsiderateUpstream(upstream, foundation.backoff, config.limits.rate_limit_wait)
         way_out = OpenUpstream(patient)
         visibility = Visibility(
@@ -238,7 +243,7 @@ class House:
         def tunnels(way: str, method: str) -> Tunnels:
             return Tunnels(
                 reactor,
-                partial(_tunnel_endpoint, reactor, config, own),
+                partial(_tunnel_endpoint, ways_out, config, own),
                 config.limits,
                 partial(_log_tunnel, foundation.access_log, way, method),
             )
@@ -250,7 +255,7 @@ class House:
             decide=partial(decide, config),
             intercepted=enter,
             plain=site(
-                PlainResource(pages(), registries, RelayResource(reactor, config), config),
+                PlainResource(pages(), registries, RelayResource(ways_out, config), config),
                 Entry("proxy"),
             ),
             tunnels=tunnels("connect", "CONNECT"),
@@ -276,9 +281,6 @@ class House:
             int(config.dns.ttl),
             _name_servers(reactor, config.dns.forward_to),
         )
-        resolver = foundation.system_resolver
-        if config.dns.upstream_resolvers:
-            resolver = NameServerResolver(_name_servers(reactor, config.dns.upstream_resolvers))
         return cls(config, upstream, ways, names, resolver, own)
 
 
@@ -286,8 +288,11 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _tls_policy(section: RegistrySection) -> VerifyingPolicy:
-    return VerifyingPolicy(section.ca_file, section.insecure)
+def _tls_policy(trust: Trust) -> VerifyingPolicy:
+    identity = None
+    if trust.client_cert is not None and trust.client_key is not None:
+        identity = trust.client_cert, trust.client_key
+    return VerifyingPolicy(trust.ca_file, trust.insecure, identity)
 
 
 def fingerprint(foundation: Foundation) -> str:
@@ -326,17 +331,14 @@ def _port_of(listen: tuple[str, ...]) -> int:
 
 
 def _tunnel_endpoint(
-    reactor: Any, config: Config, own: LeadsBack, host: Host
+    ways_out: WaysOut, config: Config, own: LeadsBack, host: Host
 ) -> IStreamClientEndpoint:
     guard = AddressGuard(
         tuple(map(AllowEntry.parse, config.relay.allow)),
         ports=frozenset({HTTPS_PORT}),
         own=own,
     )
-    endpoint: IStreamClientEndpoint = GuardedEndpoint(
-        reactor, host.name, host.port, guard, config.limits.connect
-    )
-    return endpoint
+    return ways_out.endpoint(host, guard, config.line(RegistrySection()))
 
 
 def _name_servers(reactor: Any, servers: tuple[str, ...]) -> NameServers:

@@ -9,7 +9,8 @@ from typing import Any
 from attrs import fields, has
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.config.model import Config, FreshnessRule, RegistrySection
+from regproxy.config.model import Config, FreshnessRule, RegistryLimits, RegistrySection
+from regproxy.config.wayout import ParentProxy
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs/reference/configuration.md"
 
@@ -31,6 +32,8 @@ def model() -> dict[str, set[str]]:
         "Top level": {"data"},
         "[[freshness.rule]]": names(FreshnessRule),
         '[registries."HOST"]': names(RegistrySection),
+        '[registries."HOST".limits]': names(RegistryLimits),
+        "[upstream.proxy]": names(ParentProxy),
     }
 
 

@@ -25,6 +25,7 @@ from regproxy.config.model import (
     RelaySection,
     TLSSection,
 )
+from regproxy.config.wayout import ParentProxy, UpstreamSection
 from regproxy.dns import message as dns
 from regproxy.dns.message import Query, Question, RCode, Type, read_answer
 from regproxy.management.metrics import PATIENCE
@@ -35,6 +36,7 @@ from regproxy.web.access_log import AccessRecord
 from regproxy.wiring import Foundation, House
 from tests.support.front import Answer
 from tests.support.memory_network import MemoryNetwork
+from tests.support.parents import HTTPParent
 from tests.support.scripted_site import Asked, Say, ScriptedSite
 from tests.support.streams import MemoryStream
 
@@ -480,6 +482,52 @@ class TunnelTests(WiringTestCase):
         assert record is not None
         self.assertEqual((record.registry, record.cache), ("site.example.com", "tunnel"))
         self.assertEqual(record.way, "connect")
+
+
+class ParentTests(WiringTestCase):
+    """Everything that goes out goes through the parent proxy."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.parent = HTTPParent(self.network)
+        self.network.serve("parent", "10.0.0.1", 3128, self.parent)
+        upstream = UpstreamSection(
+            ParentProxy("http://10.0.0.1:3128"), no_proxy=("direct.example.com",)
+        )
+        self.house = House.build(self.foundation, evolve(self.config, upstream=upstream))
+
+    def tunnel(self, target: str) -> tuple[int, MemoryStream]:
+        stream = self.connect("proxy")
+        stream.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        self.network.flush()
+        return int(stream.take().split(b" ")[1]), stream
+
+    def test_registry(self) -> None:
+        self.assertEqual(self.get("proxy", f"http://{PLAIN.name}/v2/", PLAIN.name).body, b"{}")
+        self.assertEqual(self.parent.asked, [(PLAIN.name, 80)])
+
+    def test_tunnel(self) -> None:
+        """By name, and bytes pass both ways."""
+        self.network.serve("site.example.com", "8.8.4.4", 443, self.registry)
+        status, stream = self.tunnel("site.example.com:443")
+        self.assertEqual((status, self.parent.asked), (200, [("site.example.com", 443)]))
+        stream.send(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        self.network.flush()
+        self.assertEqual(Answer("GET", stream.take()).body, b"{}")
+
+    def test_exception(self) -> None:
+        self.network.serve("direct.example.com", "8.8.4.4", 443, self.registry)
+        status, _ = self.tunnel("direct.example.com:443")
+        self.assertEqual((status, self.parent.asked), (200, []))
+
+    def test_refused(self) -> None:
+        """What the parent would reach, and clients must not."""
+        for target in "10.0.0.1:443", "127.0.0.1:443", "db:443", "a.internal:443", "a.b:22":
+            self.assertEqual(self.tunnel(target)[0], 403, target)
+        self.assertEqual(self.parent.asked, [])
+
+    def test_unreachable(self) -> None:
+        self.assertEqual(self.tunnel("gone.example.com:443")[0], 502)
 
 
 class FoundationTests(SynchronousTestCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -13,8 +13,17 @@ from typing import Any, Final, TypeVar
 import tomli_w
 from attrs import evolve, fields
 from cattrs import BaseValidationError
-from cryptography.x509 import load_pem_x509_certificates
 
+from regproxy.config.check_wayout import (
+    ReadFile,
+    certificates,
+    content,
+    finish_proxy,
+    finish_upstream,
+    login_problems,
+    password,
+    registry_problems,
+)
 from regproxy.config.model import (
     Auth,
     CacheSection,
@@ -26,6 +35,7 @@ from regproxy.config.model import (
     ManagementSection,
     MirrorSection,
     ProxySection,
+    RegistryLimits,
     RegistrySection,
     RelaySection,
     TLSSection,
@@ -40,6 +50,7 @@ from regproxy.config.structure import (
     problems,
 )
 from regproxy.config.units import format_duration
+from regproxy.config.wayout import ParentProxy, UpstreamSection
 from regproxy.oci.errors import HostInvalid, shown
 from regproxy.oci.names import HTTPS_PORT, Host
 from regproxy.policy.addresses import AllowEntry
@@ -51,8 +62,7 @@ NOT_FOUND_MAX: Final = 10.0
 
 _Section = TypeVar("_Section")
 _Listening = TypeVar("_Listening", ProxySection, TLSSection, MirrorSection, ManagementSection)
-
-ReadFile = Callable[[Path], bytes]
+_Login = TypeVar("_Login", RegistrySection, ParentProxy)
 
 _UPSTREAM_EXPECTED: Final = "expected http(s)://HOST[:PORT][/PREFIX]"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -143,6 +153,9 @@ def loads(
             FreshnessSection: _finish_freshness,
             LimitsSection: partial(_finish_positive, [a.name for a in fields(LimitsSection)]),
             CASection: partial(_finish_ca, read),
+            ParentProxy: partial(finish_proxy, read),
+            UpstreamSection: finish_upstream,
+            RegistryLimits: partial(_finish_positive, [a.name for a in fields(RegistryLimits)]),
             RegistrySection: partial(_finish_registry, read),
             Config: partial(_finish_config, read),
         },
@@ -177,9 +190,12 @@ def resolved(config: Config) -> Config:
 def effective(config: Config) -> str:
     """*config* as TOML that :func:`loads` reads again, with passwords masked."""
     config = resolved(config)
-    masked = {host: _masked(section) for host, section in config.registries.items()}
-    converter = make_converter(Path("/"), {})
-    table = converter.unstructure(evolve(config, registries=masked))
+    masked = evolve(
+        config,
+        registries={host: _masked(section) for host, section in config.registries.items()},
+        upstream=evolve(config.upstream, proxy=_masked_login(config.upstream.proxy)),
+    )
+    table = make_converter(Path("/"), {}).unstructure(masked)
     return tomli_w.dumps(_without_none(table))
 
 
@@ -239,7 +255,7 @@ def _finish_relay(section: RelaySection) -> RelaySection:
 
 def _finish_positive(keys: Iterable[str], section: _Section) -> _Section:
     _raise_any(
-        ((key,), "expected more than 0, found 0") for key in keys if not getattr(section, key)
+        ((key,), "expected more than 0, found 0") for key in keys if getattr(section, key) == 0
     )
     return section
 
@@ -254,25 +270,17 @@ def _finish_freshness(section: FreshnessSection) -> FreshnessSection:
 def _finish_ca(read: ReadFile, section: CASection) -> CASection:
     found: list[Problem] = []
     if section.passphrase_file is not None:
-        _content(read, ("passphrase_file",), section.passphrase_file, found)
+        content(read, ("passphrase_file",), section.passphrase_file, found)
     _raise_any(found)
     return section
 
 
 def _finish_registry(read: ReadFile, section: RegistrySection) -> RegistrySection:
-    found = list(_credential_problems(section))
-    password = section.password
-    if section.password_file is not None:
-        content = _content(read, ("password_file",), section.password_file, found)
-        try:
-            password = content.decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            found.append((("password_file",), "not UTF-8"))
-    if password == "" and not found:
-        key = "password" if section.password_file is None else "password_file"
-        found.append(((key,), "empty"))
+    found = list(login_problems(section.username, section.password, section.password_file))
+    secret = password(read, section.password, section.password_file, found)
     if section.ca_file is not None:
-        _certificates(read, section.ca_file, found)
+        certificates(read, ("ca_file",), section.ca_file, found)
+    found.extend(registry_problems(read, section))
     upstream = []
     for index, url in enumerate(section.upstream):
         try:
@@ -280,23 +288,7 @@ def _finish_registry(read: ReadFile, section: RegistrySection) -> RegistrySectio
         except ValueError as error:
             found.append((("upstream", index), str(error)))
     _raise_any(found)
-    return evolve(section, password=password, upstream=tuple(upstream))
-
-
-def _credential_problems(section: RegistrySection) -> Iterator[Problem]:
-    both = section.password is not None and section.password_file is not None
-    neither = section.password is None and section.password_file is None
-    if both:
-        yield ("password_file",), "not together with password: give one of them"
-    if section.username is None:
-        if not neither:
-            yield ("username",), "missing: a password needs a user name"
-    else:
-        if neither:
-            yield ("username",), "needs password_file or password"
-        # RFC 7617 section 2.
-        if not section.username or re.search(r"[\x00-\x1f\x7f:]", section.username):
-            yield ("username",), "expected a name without a colon or control characters"
+    return evolve(section, password=secret, upstream=tuple(upstream))
 
 
 def _finish_config(read: ReadFile, config: Config) -> Config:
@@ -336,39 +328,14 @@ def _docker_logins(
         before = len(found)
         # A single one is written without a list.
         key: KeyPath = ("credentials", "docker_config", *((index,) if len(files) > 1 else ()))
-        content = _content(read, key, file, found)
+        config = content(read, key, file, found)
         if len(found) > before:
             continue
         try:
-            logins |= parse_docker_config(content).keys()
+            logins |= parse_docker_config(config).keys()
         except DockerConfigInvalid as error:
             found.extend((key, f"{shown(str(file), 200)}: {line}") for line in error.problems)
     return frozenset(logins)
-
-
-def _content(read: ReadFile, key: KeyPath, path: Path, found: list[Problem]) -> bytes:
-    try:
-        return read(path)
-    except OSError as error:
-        found.append((key, f"cannot read {shown(str(path), 200)}: {error.strerror}"))
-        return b""
-
-
-def _certificates(read: ReadFile, path: Path, found: list[Problem]) -> None:
-    before = len(found)
-    content = _content(read, ("ca_file",), path, found)
-    if len(found) > before:
-        return
-    try:
-        load_pem_x509_certificates(content)
-    except ValueError:
-        found.append(
-            (
-                ("ca_file",),
-                "expected certificates in PEM form (-----BEGIN CERTIFICATE-----),"
-                f" found none that can be read in {shown(str(path), 200)}",
-            )
-        )
 
 
 def _upstream(text: str, plain_http: bool) -> str:
@@ -389,9 +356,13 @@ def _upstream(text: str, plain_http: bool) -> str:
 
 
 def _masked(section: RegistrySection) -> RegistrySection:
-    if section.password is None or section.password_file is not None:
-        return evolve(section, password=None)
-    return evolve(section, password=MASK)
+    proxy = None if section.proxy is None else _masked_login(section.proxy)
+    return _masked_login(evolve(section, proxy=proxy))
+
+
+def _masked_login(section: _Login) -> _Login:
+    hidden = section.password is not None and section.password_file is None
+    return evolve(section, password=MASK if hidden else None)
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,16 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from attrs import Factory, evolve, field, frozen
+from attrs import Factory, asdict, evolve, field, frozen
 
+from regproxy.config.wayout import (
+    DEFAULT_UPSTREAM,
+    Family,
+    Line,
+    ParentProxy,
+    Trust,
+    UpstreamSection,
+)
 from regproxy.oci.errors import HostInvalid
 from regproxy.oci.names import DOCKER_HUB, HTTPS_PORT, Host
 
@@ -46,6 +54,13 @@ class Push(StrEnum):
 
     FORWARD = "forward"
     DENY = "deny"
+
+
+class TagSource(StrEnum):
+    """Whose word counts about tags."""
+
+    ORIGIN = "origin"
+    FIRST = "first"
 
 
 @frozen
@@ -302,15 +317,33 @@ class LimitsSection:
 
 
 @frozen
+class RegistryLimits:
+    """``[registries."HOST".limits]``: what ``[limits]`` says, for one registry."""
+
+    connect: float | None = None
+    upstream_head: float | None = None
+    upstream_idle: float | None = None
+    upstream_rate: int | None = None
+
+    def over(self, limits: LimitsSection) -> LimitsSection:
+        """*limits* with what is said here."""
+        said = {key: value for key, value in asdict(self).items() if value is not None}
+        return evolve(limits, **said)
+
+
+@frozen
 class RegistrySection:
     """``[registries."HOST"]``: how one registry is reached and who may read it.
 
-    ``auth`` and ``access`` of None mean the defaults, which depend on whether
-    there are credentials: see :attr:`effective_auth`, :attr:`effective_access`. Where
-    ``[credentials]`` has a login, ``auth`` is filled in when the configuration is loaded.
+    ``upstream`` names mirrors, and the registry's own address last. ``proxy``,
+    ``source_address`` and ``family`` of None are those of ``[upstream]``. ``auth`` and
+    ``access`` of None mean the defaults, which depend on whether there are credentials: see
+    :attr:`effective_auth`, :attr:`effective_access`. Where ``[credentials]`` has a login,
+    ``auth`` is filled in when the configuration is loaded.
     """
 
     upstream: tuple[str, ...] = ()
+    tag_source: TagSource = TagSource.ORIGIN
     auth: Auth | None = None
     username: str | None = None
     # Not in the repr: it would reach logs and tracebacks.
@@ -319,9 +352,38 @@ class RegistrySection:
     access: Access | None = None
     push: Push = Push.FORWARD
     ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
     insecure: bool = False
     plain_http: bool = False
     relay_private: bool = False
+    proxy: ParentProxy | None = None
+    source_address: tuple[str, ...] | None = None
+    family: Family | None = None
+    limits: RegistryLimits = RegistryLimits()
+
+    @property
+    def has_mirrors(self) -> bool:
+        """Whether anybody besides the registry itself has its content."""
+        return len(self.upstream) > 1
+
+    @property
+    def trust(self) -> Trust:
+        """What decides about TLS with its servers."""
+        return Trust(self.ca_file, self.insecure, self.client_cert, self.client_key)
+
+    @property
+    def for_strangers(self) -> RegistrySection:
+        """The section of a host that a server of this one names, and that has none itself.
+
+        It is reached in the same way, and trusted with nothing.
+        """
+        return RegistrySection(
+            proxy=self.proxy,
+            source_address=self.source_address,
+            family=self.family,
+            limits=self.limits,
+        )
 
     @property
     def effective_auth(self) -> Auth:
@@ -353,6 +415,7 @@ class Config:
     management: ManagementSection = ManagementSection()
     interception: InterceptionSection = InterceptionSection()
     relay: RelaySection = RelaySection()
+    upstream: UpstreamSection = DEFAULT_UPSTREAM
     cache: CacheSection = CacheSection()
     ca: CASection = CASection()
     freshness: FreshnessSection = FreshnessSection()
@@ -394,3 +457,20 @@ class Config:
             return section
         scheme = "http" if section.plain_http else "https"
         return evolve(section, upstream=(f"{scheme}://{host}",))
+
+    def line(self, section: RegistrySection) -> Line:
+        """How connections to the servers of *section* go out.
+
+        The exceptions of ``[upstream]`` are from its own proxy: a section that names one
+        means it.
+        """
+        common = self.upstream
+        return Line(
+            proxy=section.proxy or common.proxy,
+            exempt=common.no_proxy if section.proxy is None else (),
+            source_address=(
+                common.source_address if section.source_address is None else section.source_address
+            ),
+            family=section.family or common.family,
+            connect=section.limits.over(self.limits).connect,
+        )

@@ -25,8 +25,9 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn
 
-from regproxy.config.model import Access, Auth, HostPattern, Push, RegistrySection
+from regproxy.config.model import Access, Auth, HostPattern, Push, RegistrySection, TagSource
 from regproxy.config.units import format_duration, format_size, parse_duration, parse_size
+from regproxy.config.wayout import Family, ParentProxy
 from regproxy.oci.errors import HostInvalid, shown
 from regproxy.oci.names import Host
 
@@ -88,7 +89,14 @@ def make_converter(directory: Path, finish: dict[type[Any], Callable[[Any], Any]
     def section(cls: type[Any]) -> Callable[[Any, Any], Any]:
         structure = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
         finished = finish.get(cls, lambda value: value)
-        return lambda value, _: finished(structure(_expect(dict, value), cls))
+
+        def read(value: Any, _: Any) -> Any:
+            if cls is ParentProxy and isinstance(value, str):
+                # Most have nothing but their address.
+                value = {"url": value}
+            return finished(structure(_expect(dict, value), cls))
+
+        return read
 
     def sequence(value: Any, cls: Any) -> tuple[Any, ...]:
         members: Any = GenericAlias(list, get_args(cls)[0])
@@ -113,7 +121,7 @@ def make_converter(directory: Path, finish: dict[type[Any], Callable[[Any], Any]
     converter.register_structure_hook(Host, lambda value, _: _host(value))
     converter.register_structure_hook(HostPattern, lambda value, _: _pattern(value))
     converter.register_structure_hook_func(_is(re.Pattern), lambda value, _: _regex(value))
-    for choice in (Auth, Access, Push):
+    for choice in (Auth, Access, Push, TagSource, Family):
         converter.register_structure_hook(choice, _choice)
 
     converter.register_unstructure_hook(bool, lambda value: value)

@@ -21,15 +21,16 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from regproxy.config.model import Config
+from regproxy.config.model import Config, RegistrySection
+from regproxy.config.wayout import Line
 from regproxy.oci.errors import InternalError
+from regproxy.oci.names import Host
 from regproxy.policy.addresses import AddressGuard, AllowEntry
 from regproxy.policy.caching import CacheStatus, Forward
 from regproxy.registry.ask import length_of
 from regproxy.registry.errors import answer_to
 from regproxy.registry.transfer import relay
 from regproxy.upstream.body import Deadline, WatchedBody
-from regproxy.upstream.dial import DialReactor, GuardedEndpoint
 from regproxy.upstream.errors import (
     REQUEST_ERRORS,
     UpstreamError,
@@ -37,6 +38,7 @@ from regproxy.upstream.errors import (
     translated,
 )
 from regproxy.upstream.pool import MeteredPool
+from regproxy.upstream.ways_out import WaysOut
 from regproxy.web.headers import relayed_headers, response_headers
 from regproxy.web.site import StrictRequest
 
@@ -49,13 +51,13 @@ _VIA: Final = b"1.1 regproxy"
 class _Endpoints:
     """Connects to where http URLs are, through the guard."""
 
-    reactor: DialReactor
+    ways_out: WaysOut
     guard: AddressGuard
-    timeout: float
+    line: Line
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        host = uri.host.decode("ascii")
-        return GuardedEndpoint(self.reactor, host, uri.port, self.guard, self.timeout)
+        host = Host(uri.host.decode("ascii"), uri.port)
+        return self.ways_out.endpoint(host, self.guard, self.line)
 
 
 class RelayResource(Resource):
@@ -70,16 +72,16 @@ class RelayResource(Resource):
     isLeaf = True
     _log = Logger()
 
-    def __init__(self, reactor: DialReactor, config: Config) -> None:
+    def __init__(self, ways_out: WaysOut, config: Config) -> None:
         super().__init__()
-        self._clock = cast(IReactorTime, reactor)
+        self._clock = cast(IReactorTime, ways_out.reactor)
         self._limits = config.limits
         allow = tuple(map(AllowEntry.parse, config.relay.allow))
         guard = AddressGuard(allow, ports=frozenset({HTTP_PORT}))
         # Each connection carries one request: its next client may be another.
         pool = MeteredPool(self._clock, config.limits.upstream_head_size, persistent=False)
-        endpoints = _Endpoints(reactor, guard, config.limits.connect)
-        self._agent = Agent.usingEndpointFactory(reactor, endpoints, pool)
+        endpoints = _Endpoints(ways_out, guard, config.line(RegistrySection()))
+        self._agent = Agent.usingEndpointFactory(ways_out.reactor, endpoints, pool)
 
     def render(self, request: StrictRequest) -> int:
         """Begin to answer."""

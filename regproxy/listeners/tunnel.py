@@ -29,8 +29,11 @@ from regproxy.oci.errors import BadGateway, Denied, GatewayTimeout, RegistryErro
 from regproxy.oci.names import Host
 from regproxy.upstream.errors import (
     AddressRefused,
+    NameUnresolved,
+    ParentProxyRefused,
     UpstreamError,
     UpstreamTimeout,
+    UpstreamTLSFailed,
 )
 
 # What nginx logs, and all who read such logs know.
@@ -161,10 +164,20 @@ class _End(Protocol):
 class _Server(_End):
     """The end at the destination, connected first."""
 
+    # What came before the client's end was there.
+    held = b""
+
     def connectionMade(self) -> None:
         super().connectionMade()
         # There is nobody yet to take what a server says first.
         self.stream.pauseProducing()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.relay is not None and self.relay.client.open:
+            super().dataReceived(data)
+        else:
+            # A parent proxy may have sent it together with its own answer.
+            self.held += data
 
 
 class _Client(_End):
@@ -212,6 +225,9 @@ class Relay:
         """The client's connection is there: let the bytes flow."""
         self.client.stream.registerProducer(self.server, True)
         self.server.stream.registerProducer(self.client, True)
+        held, self.server.held = self.server.held, b""
+        if held:
+            self.server.dataReceived(held)
         self.server.resumeProducing()
 
     def pass_on(self, source: _End, data: bytes) -> None:
@@ -334,9 +350,13 @@ def _refusal(error: UpstreamError) -> RegistryError:
             return DestinationProhibited(error.message)
         case UpstreamTimeout(), _:
             return DialTimeout(error.message)
-        case _, None:
-            # Nothing was dialled: the name has no address.
+        case NameUnresolved(), _:
             return DestinationUnavailable(error.message, "dns_error")
+        case ParentProxyRefused(), _:
+            return DestinationUnavailable(error.message, "proxy_configuration_error")
+        case UpstreamTLSFailed(), _:
+            # With the parent proxy: a tunnel has no other TLS.
+            return DestinationUnavailable(error.message, "tls_certificate_error")
         case _, ConnectionRefusedError():
             return DestinationUnavailable(error.message, "connection_refused")
         case _:

@@ -81,6 +81,11 @@ _DENIED: Final = (
     ("2001::/23", "reserved"),
 )
 
+# Names below these, and names without a dot, stand for hosts of one's own network: RFC 6761
+# section 6.3, RFC 6762 section 3, RFC 8375; "internal" was set aside by ICANN in 2024, and
+# the metadata services of clouds have names there.
+_LOCAL_NAMES: Final = ("localhost", "local", "internal", "home.arpa")
+
 # Everything that IANA has given out as global unicast lies here (RFC 4291).
 _GLOBAL_V6: Final = IPv6Network("2000::/3")
 
@@ -226,7 +231,27 @@ class AddressGuard:
             elif kind := _kind(layer, self.private):
                 article = "an" if kind == "unspecified" else "a"
                 return f"{layer} is {article} {kind} address"
-        if listed or self.ports is None or port in self.ports:
+        return None if listed else self._check_port(port)
+
+    def check_unresolved(self, name: str, port: int) -> str | None:
+        """The same for a host whose name somebody else resolves: a parent proxy.
+
+        An address is checked as ever. Of a name no more is known than that some never stand
+        for a public host.
+        """
+        try:
+            ip_address(name)
+        except ValueError:
+            pass
+        else:
+            return self.check(name, port)
+        local = "." not in name or any(f".{name}".endswith(f".{suffix}") for suffix in _LOCAL_NAMES)
+        if local and not self.private:
+            return f"{name} is a name of a private network"
+        return self._check_port(port)
+
+    def _check_port(self, port: int) -> str | None:
+        if self.ports is None or port in self.ports:
             return None
         return f"port {port} is not open; only {', '.join(map(str, sorted(self.ports)))}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 
 from attrs import field, frozen
@@ -14,7 +15,7 @@ from regproxy.interfaces import ANYBODY, OWN_LOGIN, IBlob
 from regproxy.oci.media_types import DEFAULT_ACCEPT
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.oci.routes import Route
-from regproxy.policy.caching import CacheStatus, Kind
+from regproxy.policy.caching import CacheStatus, Kind, NoStore, why_not_stored
 
 
 @frozen
@@ -146,6 +147,25 @@ def length_of(response: IResponse) -> int | None:
         return int(values[0]) if len(values) == 1 and values[0].isdigit() else None
     length = response.length
     return None if length is UNKNOWN_LENGTH else int(length)
+
+
+def not_stored(
+    kind: Kind, response: IResponse, manifest_size: int, *, part: bool = False
+) -> NoStore | None:
+    """Why an answer to a GET of content is not to be stored, or None if it is.
+
+    Args:
+        manifest_size: the largest manifest that is taken, in bytes.
+        part: a part of it would do.
+    """
+    code = response.code
+    return why_not_stored(
+        kind,
+        HTTPStatus.OK if part and code == HTTPStatus.PARTIAL_CONTENT else code,
+        media_type_of(response),
+        length_of(response),
+        manifest_size,
+    )
 
 
 def subject(route: Route) -> tuple[str | None, str | None]:

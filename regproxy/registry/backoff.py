@@ -8,6 +8,7 @@ TOOMANYREQUESTS; RFC 6585 section 4).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,10 +19,11 @@ from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from regproxy.interfaces import IUpstream
+from regproxy.interfaces import NO_PATIENCE, IMirrored, IUpstream
 from regproxy.oci.names import Host
 from regproxy.oci.retry_after import parse_retry_after
-from regproxy.upstream.errors import RateLimited
+from regproxy.policy.upstreams import Sources
+from regproxy.upstream.errors import RateLimited, UpstreamError
 
 # Seconds to leave a registry alone that does not say for how long; doubled each time.
 FIRST: Final = 10.0
@@ -112,10 +114,20 @@ class ConsiderateUpstream:
     async def request(self, method: bytes, host: Host, target: bytes, **details: Any) -> IResponse:
         """See :class:`~regproxy.interfaces.IUpstream`.
 
+        Mirrors go on meanwhile.
+
         Raises:
             RateLimited: *host* is to be left alone for longer than a request waits.
         """
+        if self._backoff.left(host) > 0 and details.get("sources") is Sources.MIRRORS_FIRST:
+            with suppress(UpstreamError):
+                mirrors = {**details, "sources": Sources.MIRRORS}
+                return await self._upstream.request(method, host, target, **mirrors)
+            details["sources"] = Sources.ORIGIN
+        if details.get("patience") == NO_PATIENCE:
+            self._backoff.check(host)
         await self._backoff.turn(host, self._patience)
         response = await self._upstream.request(method, host, target, **details)
-        self._backoff.note(host, response)
+        if not IMirrored.providedBy(response):
+            self._backoff.note(host, response)
         return response

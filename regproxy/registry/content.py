@@ -22,16 +22,16 @@ from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
 from regproxy.config.model import LimitsSection
-from regproxy.interfaces import IBlob, IUpstream
+from regproxy.interfaces import IBlob, IMirrored, IUpstream
 from regproxy.oci.names import Digest, Host
 from regproxy.policy.caching import (
     HIT,
     CacheStatus,
     Forward,
     NoStore,
-    why_not_stored,
 )
 from regproxy.policy.filling import FillRules
+from regproxy.policy.upstreams import Sources
 from regproxy.registry.ask import (
     Answer,
     Ask,
@@ -41,8 +41,9 @@ from regproxy.registry.ask import (
     Wanted,
     length_of,
     media_type_of,
+    not_stored,
 )
-from regproxy.registry.permissions import NO_HEAD, Permissions, ask_for
+from regproxy.registry.permissions import NO_HEAD, Permissions, ask_for, authorities
 from regproxy.registry.straight import StraightBlob
 from regproxy.registry.transfer import Transfer
 from regproxy.registry.waiting import Leaders
@@ -61,6 +62,8 @@ _ANSWERS: Final = (
     HTTPStatus.NOT_FOUND,
     HTTPStatus.TOO_MANY_REQUESTS,
 )
+# Of a login that another one may do better.
+_REFUSALS: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 class ContentService:
@@ -147,7 +150,7 @@ class ContentService:
 
         Content that is here already, or on its way, is not transferred again.
         """
-        await self._permissions.learn(ask, wanted, media_type_of(response))
+        await self._permissions.learn(ask, wanted, response)
         if self.is_here(wanted.digest) or wanted.digest in self._fetching:
             discard(response)
             return await self.answer(ask, wanted)
@@ -171,18 +174,19 @@ class ContentService:
         fill.when_ended().addBoth(lambda _: self._asks.pop(wanted.digest, None))
         # The reader is made first: a small body may be whole before start() returns.
         reader = fill.reader()
-        fetch = partial(self._fetch_part, asks)
-        Transfer(fill, fetch, self._rules, self._limits, self._clock).start(response)
+        fetch = partial(self._fetch_part, asks, self._sources(ask, wanted))
+        limits = ask.section.limits.over(self._limits)
+        Transfer(fill, fetch, self._rules, limits, self._clock).start(response)
         return self._content(reader, wanted, media_type, status, asks)
 
     async def _pass(
         self, asks: list[tuple[Ask, Wanted]], response: IResponse, reason: NoStore
     ) -> Content:
         """Answer with content that is kept nowhere."""
-        _, wanted = asks[-1]
+        ask, wanted = asks[-1]
         status = CacheStatus(Forward.MISS, detail=reason)
         if response.code == HTTPStatus.OK:
-            blob = self._passing(response, wanted)
+            blob = self._passing(response, ask, wanted)
         else:
             discard(response)
             blob = await self._straight(asks)
@@ -201,16 +205,16 @@ class ContentService:
         return Content(blob, wanted.kind, media_type, status, age, straight=straight)
 
     async def _fetch_part(
-        self, asks: list[tuple[Ask, Wanted]], start: int, stop: int | None
+        self, asks: list[tuple[Ask, Wanted]], sources: Sources, start: int, stop: int | None
     ) -> IResponse:
         """Ask for a part in the name of the latest client whose login is still accepted."""
-        *earlier, (ask, wanted) = asks
-        response = await ask_for(self._upstream, b"GET", ask, wanted, (start, stop))
-        while earlier and response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            discard(response)
+        earlier = list(asks)
+        while True:
             ask, wanted = earlier.pop()
-            response = await ask_for(self._upstream, b"GET", ask, wanted, (start, stop))
-        return response
+            response = await self._get(ask, wanted, sources, (start, stop))
+            if not earlier or response.code not in _REFUSALS:
+                return response
+            discard(response)
 
     async def _straight(self, asks: list[tuple[Ask, Wanted]]) -> StraightBlob:
         """The content in a transfer of its own, kept nowhere.
@@ -219,25 +223,27 @@ class ContentService:
             UpstreamError: upstream does not give it.
         """
         ask, wanted = asks[-1]
-        response = await ask_for(self._upstream, b"GET", ask, wanted)
+        response = await self._get(ask, wanted, self._sources(ask, wanted))
         if response.code != HTTPStatus.OK:
             discard(response)
             raise UpstreamBroken(f"upstream answered {response.code} to a second question")
-        return self._passing(response, wanted)
+        return self._passing(response, ask, wanted)
 
-    def _passing(self, response: IResponse, wanted: Wanted) -> StraightBlob:
-        return StraightBlob(response, wanted.digest, self._clock, self._limits)
+    def _passing(self, response: IResponse, ask: Ask, wanted: Wanted) -> StraightBlob:
+        limits = ask.section.limits.over(self._limits)
+        return StraightBlob(response, wanted.digest, self._clock, limits)
 
     async def _describe(self, ask: Ask, wanted: Wanted) -> Answer | None:
         """What upstream says to a HEAD; None when it does not answer any."""
-        response = await ask_for(self._upstream, b"HEAD", ask, wanted)
+        sources = authorities(ask.section)
+        response = await ask_for(self._upstream, b"HEAD", ask, wanted, sources=sources)
         if response.code in NO_HEAD:
             discard(response)
             return None
         if response.code != HTTPStatus.OK:
             return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.STATUS))
         discard(response)
-        media_type = await self._permissions.learn(ask, wanted, media_type_of(response))
+        media_type = await self._permissions.learn(ask, wanted, response)
         return Description(
             wanted.kind, media_type, CacheStatus(Forward.MISS), wanted.digest, length_of(response)
         )
@@ -265,26 +271,35 @@ class ContentService:
 
     async def _open(self, ask: Ask, wanted: Wanted) -> Answer:
         begun = await self._store.resumable(wanted.digest)
-        response = await ask_for(
-            self._upstream, b"GET", ask, wanted, (begun, None) if begun else None
-        )
+        sources = self._sources(ask, wanted)
+        response = await self._get(ask, wanted, sources, (begun, None) if begun else None)
         if begun and response.code not in _ANSWERS:
             # What was begun may be other content, or the registry not know Range.
             discard(response)
-            response = await ask_for(self._upstream, b"GET", ask, wanted)
-        goes_on = begun and response.code == HTTPStatus.PARTIAL_CONTENT
-        reason = why_not_stored(
-            wanted.kind,
-            HTTPStatus.OK if goes_on else response.code,
-            media_type_of(response),
-            length_of(response),
-            self._limits.manifest_size,
-        )
+            response = await self._get(ask, wanted, sources)
+        size = self._limits.manifest_size
+        reason = not_stored(wanted.kind, response, size, part=begun > 0)
+        if reason is not None and IMirrored.providedBy(response):
+            discard(response)
+            response = await self._get(ask, wanted, Sources.ORIGIN)
+            reason = not_stored(wanted.kind, response, size)
         if reason is not None:
             refuse_unverified(response)
             return Relayed(response, CacheStatus(Forward.MISS, detail=reason))
-        await self._permissions.learn(ask, wanted, media_type_of(response))
+        await self._permissions.learn(ask, wanted, response)
         return await self._begin(ask, wanted, response)
+
+    async def _get(
+        self,
+        ask: Ask,
+        wanted: Wanted,
+        sources: Sources,
+        part: tuple[int, int | None] | None = None,
+    ) -> IResponse:
+        return await ask_for(self._upstream, b"GET", ask, wanted, part, sources=sources)
+
+    def _sources(self, ask: Ask, wanted: Wanted) -> Sources:
+        return self._permissions.sources(ask, wanted.repository)
 
 
 def drop(answer: Answer) -> None:

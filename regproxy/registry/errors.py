@@ -20,6 +20,8 @@ _TABLE: Final[tuple[tuple[type[upstream.UpstreamError], type[RegistryError], str
     (upstream.AddressRefused, Denied, "destination_ip_prohibited"),
     (upstream.UpstreamTimeout, GatewayTimeout, "connection_timeout"),
     (upstream.UpstreamTLSFailed, BadGateway, "tls_certificate_error"),
+    (upstream.ParentProxyRefused, BadGateway, "proxy_configuration_error"),
+    (upstream.NameUnresolved, BadGateway, "dns_error"),
     (upstream.UpstreamUnreachable, BadGateway, "destination_unavailable"),
     (upstream.RateLimited, TooManyRequests, "destination_unavailable"),
     (upstream.UpstreamLoginFailed, BadGateway, "proxy_configuration_error"),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
-from regproxy.config.model import Access
-from regproxy.interfaces import IUpstream
+from regproxy.config.model import Access, RegistrySection, TagSource
+from regproxy.interfaces import NO_PATIENCE, IMirrored, IUpstream
 from regproxy.oci.errors import RegistryError, Unavailable
 from regproxy.oci.names import Repository
 from regproxy.oci.ranges import range_of
 from regproxy.policy.access import may_read
+from regproxy.policy.upstreams import Sources
 from regproxy.registry.ask import Ask, Wanted, media_type_of
 from regproxy.registry.errors import answer_to
 from regproxy.registry.grants import Grants
@@ -91,25 +93,48 @@ class Permissions:
             Refused: upstream does not let it.
             Unconfirmed: upstream had to be asked and failed.
         """
+        known = self._index.membership(wanted.host, wanted.repository, wanted.digest)
+        if known is not None and self.trusts(ask, wanted.repository):
+            return known
+        # What anybody could read when upstream was last there may be read on without it.
+        spare = self._visibility.was_public(wanted.host, wanted.repository) and known
         # Who logs in nowhere may be refused where a guest of a mirror is not.
         asker = ask.login or ask.authorization
         question = (wanted.host, wanted.repository, wanted.digest, asker)
-        while True:
-            known = self._index.membership(wanted.host, wanted.repository, wanted.digest)
-            if known is not None and self.trusts(ask, wanted.repository):
-                return known
-            try:
-                if failed is not None:
-                    raise Unconfirmed(failed)
-                if question not in self._confirming:
-                    confirming = self._confirm(ask, wanted)
-                    return await self._confirming.lead(question, confirming, _ignore)
-                await self._confirming.led(question)
-            except (Unconfirmed, RateLimited):
-                # What anybody could read when upstream was last there may be read on.
-                if known is None or not self._visibility.was_public(wanted.host, wanted.repository):
-                    raise
-                return known
+        try:
+            if failed is not None:
+                raise Unconfirmed(failed)
+            if question in self._confirming:
+                # The same object and login have the same answer.
+                return str(await self._confirming.led(question))
+            confirming = self._confirm(ask, wanted, NO_PATIENCE if spare else None)
+            return await self._confirming.lead(question, confirming, _ignore)
+        except (Unconfirmed, RateLimited):
+            if not spare:
+                raise
+            return spare
+
+    def does_without_upstream(self, ask: Ask, wanted: Wanted) -> bool:
+        """Whether this client may read *wanted* while upstream cannot be asked."""
+        known = self._index.membership(wanted.host, wanted.repository, wanted.digest)
+        return known is not None and (
+            self.trusts(ask, wanted.repository)
+            or self._visibility.was_public(wanted.host, wanted.repository)
+        )
+
+    def sources(self, ask: Ask, repository: Repository) -> Sources:
+        """Who may bring content of *repository* to this client.
+
+        A mirror does not know who asks. So it is asked for those only whom the registry
+        lets read, unless the configuration has its word count for the registry's.
+        """
+        if not ask.section.has_mirrors:
+            return Sources.ORIGIN
+        if ask.section.tag_source is TagSource.FIRST or self.trusts(ask, repository):
+            return Sources.MIRRORS_FIRST
+        if self._visibility.was_public(ask.host, repository):
+            return Sources.ORIGIN_FIRST
+        return Sources.ORIGIN
 
     def trusts(self, ask: Ask, repository: Repository) -> bool:
         """Whether this client is known to be one who may read *repository*."""
@@ -129,12 +154,15 @@ class Permissions:
             wanted.host, wanted.repository, wanted.target, _accept(ask)
         )
 
-    async def _confirm(self, ask: Ask, wanted: Wanted) -> str:
+    async def _confirm(self, ask: Ask, wanted: Wanted, patience: float | None) -> str:
+        question = partial(
+            ask_for, self._upstream, sources=authorities(ask.section), patience=patience
+        )
         try:
-            response = await ask_for(self._upstream, b"HEAD", ask, wanted)
+            response = await question(b"HEAD", ask, wanted)
             if response.code in NO_HEAD:
                 discard(response)
-                response = await ask_for(self._upstream, b"GET", ask, wanted)
+                response = await question(b"GET", ask, wanted)
         except RateLimited:
             raise
         except UpstreamError as error:
@@ -143,7 +171,7 @@ class Permissions:
             raise unconfirmed from error
         discard(response)
         if response.code == HTTPStatus.OK:
-            return await self.learn(ask, wanted, media_type_of(response))
+            return await self.learn(ask, wanted, response)
         if not 400 <= response.code < 500:
             raise Unconfirmed(f"it answered {response.code}")
         refused = response.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -151,10 +179,21 @@ class Permissions:
             self._grants.revoke(wanted.host, wanted.repository, ask.login)
         raise Refused(response)
 
-    async def learn(self, ask: Ask, wanted: Wanted, media_type: str) -> str:
-        """Remember that upstream served *wanted* to this client, and as what."""
+    async def learn(
+        self, ask: Ask, wanted: Wanted, response: IResponse, media_type: str | None = None
+    ) -> str:
+        """Remember that upstream served *wanted* to this client in *response*, and as what.
+
+        Args:
+            media_type: if it is not that of the response.
+        """
         host, repository = wanted.host, wanted.repository
-        if ask.login is None:
+        media_type = media_type or media_type_of(response)
+        if IMirrored.providedBy(response):
+            # It gave this object to anybody; about the others in the repository it says nothing.
+            if not self.trusts(ask, repository):
+                self._visibility.find_out(host, repository, wanted.target, _accept(ask))
+        elif ask.login is None:
             self._visibility.seen(host, repository, public=True)
         else:
             self._grants.accept(host, repository, ask.login)
@@ -176,11 +215,15 @@ async def ask_for(
     ask: Ask,
     wanted: Wanted,
     part: tuple[int, int | None] | None = None,
+    *,
+    sources: Sources,
+    patience: float | None = None,
 ) -> IResponse:
     """Ask upstream for content, in the name of *ask*'s client.
 
     Args:
         part: start and exclusive end of the bytes that are wanted; None for all.
+        sources, patience: see :class:`~regproxy.interfaces.IUpstream`.
     """
     headers = ask.content_headers()
     if part is not None:
@@ -192,7 +235,15 @@ async def ask_for(
         headers=headers,
         repository=wanted.repository,
         authorization=ask.authorization,
+        sources=sources,
+        patience=patience,
     )
+
+
+def authorities(section: RegistrySection) -> Sources:
+    """Whose word counts about tags and permissions."""
+    first = section.has_mirrors and section.tag_source is TagSource.FIRST
+    return Sources.MIRRORS_FIRST if first else Sources.ORIGIN
 
 
 def _accept(ask: Ask) -> bytes:

@@ -183,7 +183,8 @@ class RegistryResource(Resource):
             mirror_references(request.responseHeaders, ask.host, ask.section)
             request.setHeader(b"OCI-Namespace", entrance.namespace.encode())
         request.setHeader(b"Cache-Status", str(relayed.status).encode())
-        await relay(response, request, self._clock, self._config.limits.upstream_idle)
+        limits = ask.section.limits.over(self._config.limits)
+        await relay(response, request, self._clock, limits.upstream_idle)
         request.finish()
 
     def _failed(self, failure: Failure, request: StrictRequest) -> None:

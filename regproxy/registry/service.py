@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Final
 
 from regproxy.config.model import Push
 from regproxy.interfaces import IUpstream
@@ -23,14 +24,19 @@ from regproxy.oci.routes import (
 )
 from regproxy.policy.caching import CacheStatus, Forward, Kind
 from regproxy.policy.tokens import TokenRequest, token_answer
+from regproxy.policy.upstreams import Sources
 from regproxy.registry.ask import Answer, Ask, Made, Relayed, Wanted
 from regproxy.registry.content import ContentService
+from regproxy.registry.permissions import authorities
 from regproxy.registry.tags import TagService
 from regproxy.upstream.body import discard
 from regproxy.upstream.errors import UpstreamError, UpstreamLoginFailed
 from regproxy.web.headers import request_headers
 
 READS = (b"GET", b"HEAD")
+# Seconds for which a ping or the request for a token waits for a registry that was down a
+# moment ago: a round trip with TLS around the world, and then some.
+PATIENCE: Final = 2.0
 _OFFLINE_TOKEN = "offline"
 # What the proxy's own login is for. Not for a token service, whose answer would hand
 # the login to the client: some have their realm below /v2/, as quay.io has.
@@ -96,7 +102,7 @@ class RegistryService:
         needs a login is refused.
         """
         try:
-            answer = await self._pass(ask)
+            answer = await self._pass(ask, self._patience(ask))
         except UpstreamLoginFailed:
             raise
         except UpstreamError as error:
@@ -113,16 +119,27 @@ class RegistryService:
         discard(answer.response)
         return made
 
+    def _patience(self, ask: Ask) -> float | None:
+        """How long to wait for a registry that is down; see IUpstream.
+
+        What is said in its place is worth little once it is up again, so it gets a chance.
+        """
+        return None if self._offline_answer(ask, "") is None else PATIENCE
+
     def _offline_answer(self, ask: Ask, reason: str) -> Made | None:
         match ask.route:
-            case Ping() if self._content.knows(ask.host):
+            case Ping() if self._has_stand_in(ask):
                 return Made(b"{}", "application/json", f"offline: {reason}")
             case OtherRoute() if TokenRequest.parse(ask.route.target).service is not None:
                 token = token_answer(_OFFLINE_TOKEN, self._now())
                 return Made(token, "application/json", f"offline: {reason}")
         return None
 
-    async def _pass(self, ask: Ask) -> Relayed:
+    def _has_stand_in(self, ask: Ask) -> bool:
+        """Whether something of the registry can be had while it is gone."""
+        return self._content.knows(ask.host) or authorities(ask.section) is not Sources.ORIGIN
+
+    async def _pass(self, ask: Ask, patience: float | None = None) -> Relayed:
         """Have upstream answer, and keep nothing."""
         response = await self._upstream.request(
             ask.method,
@@ -133,6 +150,7 @@ class RegistryService:
             authorization=ask.authorization,
             body=ask.body,
             inject=ask.method in READS and isinstance(ask.route, READABLE),
+            patience=patience,
         )
         return Relayed(response, CacheStatus(Forward.BYPASS))
 

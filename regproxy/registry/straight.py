@@ -14,11 +14,12 @@ from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from regproxy.config.model import LimitsSection
-from regproxy.interfaces import IBlob
+from regproxy.interfaces import IBlob, IMirrored
 from regproxy.oci.names import Digest
 from regproxy.registry.ask import length_of
 from regproxy.store.errors import DigestMismatch, DiskFailed
 from regproxy.upstream.body import BodyReader, discard
+from regproxy.upstream.errors import UpstreamError
 
 # Bytes that wait for the client, at most plus one read from the socket.
 HIGH: Final = 512 * 1024
@@ -72,7 +73,7 @@ class StraightBlob:
         if not self._started:
             self._started = True
             self._next, self._end = offset, end
-            self._reader.done.addCallbacks(self._ended, self._failed)
+            self._reader.done.addCallbacks(self._ended, self._broke_off)
             self._response.deliverBody(self._reader)
         return waiter
 
@@ -114,11 +115,21 @@ class StraightBlob:
     def _ended(self, _: None) -> None:
         actual = Digest(self.digest.algorithm, self._hash.hexdigest())
         if actual != self.digest:
+            self._spoiled(f"it gave {actual} for {self.digest}", wrong=True)
             self._failed(Failure(DigestMismatch(self.digest, actual)))
             return
         self.verified = True
         self.size = self._received
         self._notify()
+
+    def _broke_off(self, failure: Failure) -> None:
+        if failure.check(UpstreamError):
+            self._spoiled(failure.getErrorMessage(), wrong=False)
+        self._failed(failure)
+
+    def _spoiled(self, reason: str, *, wrong: bool) -> None:
+        if IMirrored.providedBy(self._response):
+            IMirrored(self._response).spoiled(reason, wrong=wrong)
 
     def _failed(self, failure: Failure) -> None:
         self._failure = failure

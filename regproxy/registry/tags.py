@@ -18,14 +18,15 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from regproxy.config.model import FreshnessSection, LimitsSection
-from regproxy.interfaces import IUpstream
+from regproxy.interfaces import NO_PATIENCE, IMirrored, IUpstream
 from regproxy.oci.conditional import etag_of
 from regproxy.oci.errors import BlobDigestInvalid
 from regproxy.oci.media_types import accepts, normalise_accept
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.oci.routes import manifest_target
-from regproxy.policy.caching import CacheStatus, Forward, Kind, NoStore, why_not_stored
+from regproxy.policy.caching import CacheStatus, Forward, Kind, NoStore
 from regproxy.policy.freshness import Freshness, judge
+from regproxy.policy.upstreams import Sources, is_failure
 from regproxy.registry.ask import (
     Answer,
     Ask,
@@ -35,11 +36,12 @@ from regproxy.registry.ask import (
     Wanted,
     length_of,
     media_type_of,
+    not_stored,
 )
 from regproxy.registry.backoff import BackOff
 from regproxy.registry.content import ContentService, drop, refuse_unverified
 from regproxy.registry.missing import Missing
-from regproxy.registry.permissions import NO_HEAD, Permissions
+from regproxy.registry.permissions import NO_HEAD, Permissions, authorities
 from regproxy.registry.straight import MemoryBlob
 from regproxy.registry.waiting import Leaders
 from regproxy.store.disk import shielded
@@ -56,12 +58,17 @@ WITHOUT_HEAD: Final = 3600.0
 
 @frozen
 class _Question:
-    """One client's question for a tag."""
+    """One client's question for a tag.
+
+    Attributes:
+        patience: see :class:`~regproxy.interfaces.IUpstream`.
+    """
 
     ask: Ask
     repository: Repository
     tag: Tag
     key: TagKey
+    patience: float | None = None
 
 
 class TagService:
@@ -167,6 +174,11 @@ class TagService:
         self, question: _Question, entry: TagEntry, freshness: Freshness
     ) -> Answer:
         """Ask upstream about a stored tag; if it fails, what is stored has to do."""
+        wanted = _wanted(question, entry.digest)
+        if freshness is not Freshness.EXPIRED and self._permissions.does_without_upstream(
+            question.ask, wanted
+        ):
+            question = evolve(question, patience=NO_PATIENCE)
         try:
             answer = await self._revalidate(question, entry)
         except UpstreamLoginFailed:
@@ -179,7 +191,7 @@ class TagService:
         if not isinstance(answer, Relayed):
             return answer
         response = answer.response
-        if _upstream_failed(response.code) and freshness is not Freshness.EXPIRED:
+        if is_failure(response.code) and freshness is not Freshness.EXPIRED:
             discard(response)
             return await self._serve_stale(question, entry, f"upstream answered {response.code}")
         if question.ask.method == b"HEAD" or response.request.method == b"GET":
@@ -194,8 +206,9 @@ class TagService:
         Raises:
             UpstreamError: it says nothing.
         """
-        # What is stored is good enough until upstream wants to be asked again.
-        self._backoff.check(question.ask.host)
+        if authorities(question.ask.section) is Sources.ORIGIN:
+            # What is stored is good enough until upstream wants to be asked again.
+            self._backoff.check(question.ask.host)
         if not self._can_head(question.ask.host):
             return await self._get(question, entry)
         response = await self._ask(b"HEAD", question)
@@ -210,11 +223,12 @@ class TagService:
         if response.code != HTTPStatus.OK or digest is None:
             return Relayed(response, CacheStatus(Forward.STALE, detail=NoStore.STATUS))
         discard(response)
-        media_type = media_type_of(response)
         if digest == entry.digest:
-            await self._learn(question, digest, media_type)
+            await self._learn(question, digest, response)
             return await self._serve(question, entry, CacheStatus(Forward.STALE, detail="same"), 0)
-        await self._permissions.learn(question.ask, _wanted(question, digest), media_type)
+        media_type = await self._permissions.learn(
+            question.ask, _wanted(question, digest), response
+        )
         if question.ask.method == b"HEAD" and not self._content.is_here(digest):
             status = CacheStatus(Forward.STALE, detail="changed")
             return Description(Kind.MANIFEST, media_type, status, digest, length_of(response))
@@ -273,7 +287,7 @@ class TagService:
         if response.code != HTTPStatus.OK or digest is None:
             return Relayed(response, CacheStatus(Forward.MISS, detail=NoStore.STATUS))
         discard(response)
-        media_type = await self._learn(question, digest, media_type_of(response))
+        media_type = await self._learn(question, digest, response)
         return Description(
             Kind.MANIFEST, media_type, CacheStatus(Forward.MISS), digest, length_of(response)
         )
@@ -294,34 +308,32 @@ class TagService:
         response = await self._ask(b"GET", question, entry)
         if entry is not None and response.code == HTTPStatus.NOT_MODIFIED:
             discard(response)
-            await self._learn(question, entry.digest, entry.media_type)
+            await self._learn(question, entry.digest, response, entry.media_type)
             return await self._serve(question, entry, CacheStatus(Forward.STALE, detail="same"), 0)
         forward = Forward.MISS if entry is None else Forward.STALE
-        media_type = media_type_of(response)
-        reason = why_not_stored(
-            Kind.MANIFEST,
-            response.code,
-            media_type,
-            length_of(response),
-            self._limits.manifest_size,
-        )
+        size = self._limits.manifest_size
+        reason = not_stored(Kind.MANIFEST, response, size)
+        if reason is not None and IMirrored.providedBy(response):
+            discard(response)
+            response = await self._ask(b"GET", question, None, Sources.ORIGIN)
+            reason = not_stored(Kind.MANIFEST, response, size)
         if reason is not None:
             refuse_unverified(response)
             return Relayed(response, CacheStatus(forward, detail=reason))
         digest = _digest_of(response)
         if digest is not None:
-            await self._learn(question, digest, media_type)
+            await self._learn(question, digest, response)
             return await self._content.take(question.ask, _wanted(question, digest), response)
-        body = await read(
-            response, self._limits.manifest_size, self._limits.upstream_idle, self._clock
-        )
+        media_type = media_type_of(response)
+        limits = question.ask.section.limits.over(self._limits)
+        body = await read(response, size, limits.upstream_idle, self._clock)
         wanted = _wanted(question, Digest.of(body))
         reason = await self._put(question.ask, wanted, body)
         if reason is not None:
             blob = MemoryBlob(wanted.digest, body)
             status = CacheStatus(forward, detail=reason)
             return Content(blob, Kind.MANIFEST, media_type, status)
-        await self._learn(question, wanted.digest, media_type)
+        await self._learn(question, wanted.digest, response)
         status = CacheStatus(forward, stored=True)
         content = self._content.hold(question.ask, wanted, media_type, status)
         return content or await self._content.answer(question.ask, wanted)
@@ -337,8 +349,15 @@ class TagService:
             return NoStore.DISK
         return None
 
-    async def _learn(self, question: _Question, digest: Digest, media_type: str) -> str:
-        await self._permissions.learn(question.ask, _wanted(question, digest), media_type)
+    async def _learn(
+        self,
+        question: _Question,
+        digest: Digest,
+        response: IResponse,
+        media_type: str | None = None,
+    ) -> str:
+        wanted = _wanted(question, digest)
+        media_type = await self._permissions.learn(question.ask, wanted, response, media_type)
         await self._remember(question, digest, media_type)
         return media_type
 
@@ -349,9 +368,14 @@ class TagService:
             self._log.error("The index takes nothing: {reason}", reason=str(error))
 
     async def _ask(
-        self, method: bytes, question: _Question, known: TagEntry | None = None
+        self,
+        method: bytes,
+        question: _Question,
+        known: TagEntry | None = None,
+        sources: Sources | None = None,
     ) -> IResponse:
         ask = question.ask
+        sources = sources or authorities(ask.section)
         # Exactly the client's: the answer to a tag depends on it.
         headers = Headers()
         for name in (b"accept", b"user-agent"):
@@ -367,7 +391,13 @@ class TagService:
             headers=headers,
             repository=question.repository,
             authorization=ask.authorization,
+            sources=sources,
+            patience=question.patience,
         )
+        if method == b"HEAD" and IMirrored.providedBy(response) and _digest_of(response) is None:
+            # That it says nothing is no reason to do without HEAD at the registry itself.
+            discard(response)
+            return await self._ask(method, question, known, Sources.ORIGIN)
         if response.code == HTTPStatus.NOT_FOUND:
             self._missing.note(method, question.key, _speaker(ask), changes)
         return response
@@ -398,8 +428,3 @@ def _digest_of(response: IResponse) -> Digest | None:
         return Digest.parse(values[0].decode("latin-1"))
     except BlobDigestInvalid:
         return None
-
-
-def _upstream_failed(status: int) -> bool:
-    """Whether *status* is a failure and no answer."""
-    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS

@@ -208,7 +208,7 @@ class ClientFirst:
             realm = URL.parse(encoded(challenge.realm.encode("latin-1")))
         except ValueError:
             return
-        own = [registry, *(URL.parse(base).host for base in section.upstream)]
+        own = [registry, URL.parse(section.upstream[-1]).host]
         # Elsewhere the proxy's login is not sent: a token would be good for nothing.
         if any(same_domain(realm.host, host) for host in own):
             path = realm.target.partition("?")[0]

@@ -18,10 +18,11 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from regproxy.config.model import LimitsSection
+from regproxy.interfaces import IMirrored
 from regproxy.oci.ranges import parse_content_range
 from regproxy.policy.filling import FillRules
 from regproxy.registry.ask import length_of
-from regproxy.store.errors import FillFailed
+from regproxy.store.errors import DigestMismatch, FillFailed, SizeMismatch
 from regproxy.store.fill import Fill
 from regproxy.upstream.body import BodyReader, discard
 from regproxy.upstream.errors import UpstreamBroken, UpstreamError
@@ -85,6 +86,8 @@ class Transfer:
         self._sides: dict[_Part, Deferred[None]] = {}
         self._side_tries = rules.tries
         self._ranges_work = True
+        # The answers of mirrors that bytes were taken from.
+        self._mirrored: list[IMirrored] = []
 
     def start(self, response: IResponse) -> None:
         """Begin with *response*, which is a 200, or a 206 to the question for what is missing."""
@@ -105,9 +108,7 @@ class Transfer:
                 if response is None:
                     response = await self._next()
                 answer, response = response, None
-                await self._pour(answer, main)
-                if not self._went_on(main):
-                    raise Unusable("upstream sent less than it was asked for")
+                await self._use(answer, main)
                 failures = 0
             except UpstreamError as error:
                 if self._fill.state.over:
@@ -134,6 +135,24 @@ class Transfer:
         main.start, main.stop = gap
         main.position = main.start
         return await self._fetch(main.start, main.stop)
+
+    async def _use(self, response: IResponse, part: _Part) -> None:
+        """Take from *response* what *part* is for.
+
+        Raises:
+            UpstreamError: it broke off, or did not bring it.
+            FillFailed: it is nothing to go on with.
+        """
+        if IMirrored.providedBy(response):
+            self._mirrored.append(IMirrored(response))
+        try:
+            await self._pour(response, part)
+            if not self._went_on(part):
+                raise Unusable("upstream sent less than it was asked for")
+        except (UpstreamError, FillFailed) as error:
+            if IMirrored.providedBy(response):
+                IMirrored(response).spoiled(str(error))
+            raise
 
     async def _pour(self, response: IResponse, part: _Part) -> None:
         """Write the body of *response*, until the rest of it is needless.
@@ -252,9 +271,7 @@ class Transfer:
         if response.code != HTTPStatus.PARTIAL_CONTENT:
             discard(response)
             raise Unusable(f"upstream answered {response.code} to a range", final=True)
-        await self._pour(response, part)
-        if not self._went_on(part):
-            raise Unusable("upstream sent less than it was asked for", final=True)
+        await self._use(response, part)
 
     def _side_ended(self, result: object, part: _Part) -> None:
         self._sides.pop(part, None)
@@ -262,7 +279,7 @@ class Transfer:
             return
         # The reader gets its bytes all the same, when the transfer has come there.
         self._side_tries -= 1
-        if isinstance(result.value, Unusable) and result.value.final:
+        if isinstance(result.value, Unusable):
             self._ranges_work = False
         if result.check(UpstreamError, FillFailed):
             self._log.info(
@@ -283,8 +300,12 @@ class Transfer:
         # What is here may be gone on with when upstream is well again.
         self._fill.fail(failure, keep=failure.check(UpstreamError) is not None)
 
-    def _ended(self, _: object, running: Deferred[None]) -> None:
+    def _ended(self, result: object, running: Deferred[None]) -> None:
         # The store has logged how. Nothing is to come any more, from nowhere.
+        if isinstance(result, Failure) and result.check(DigestMismatch, SizeMismatch):
+            # Which one it was does not show: whoever asks next goes to another.
+            for mirrored in self._mirrored:
+                mirrored.spoiled(result.getErrorMessage(), wrong=True)
         running.cancel()
         for side in tuple(self._sides.values()):
             side.cancel()

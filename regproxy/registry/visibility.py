@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from regproxy.interfaces import IUpstream
+from regproxy.interfaces import NO_PATIENCE, IUpstream
 from regproxy.oci.names import Host, Repository
 from regproxy.store.errors import IndexFailed
 from regproxy.store.index import Index
@@ -113,6 +113,7 @@ class Visibility:
             headers=Headers({b"Accept": [accept]}),
             repository=repository,
             anonymous=True,
+            patience=NO_PATIENCE,
         )
         discard(response)
         if response.code == 200 or (400 <= response.code < 500 and response.code != 429):

@@ -8,11 +8,13 @@ way round: a connection goes on only when the check said yes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
-from OpenSSL.crypto import X509, X509StoreFlags
+from OpenSSL.crypto import X509, PKey, X509StoreFlags
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.iweb import IPolicyForHTTPS
@@ -59,13 +61,21 @@ class VerifyingPolicy:
     Args:
         ca_file: more certificates to trust, in PEM form.
         insecure: do not verify at all.
+        identity: files with a certificate chain and its key, for servers that ask for them.
 
     Raises:
-        CAError: *ca_file* cannot be used.
+        CAError: *ca_file* or *identity* cannot be used.
     """
 
-    def __init__(self, ca_file: Path | None = None, insecure: bool = False) -> None:
+    def __init__(
+        self,
+        ca_file: Path | None = None,
+        insecure: bool = False,
+        identity: tuple[Path, Path] | None = None,
+    ) -> None:
         self._context = client_context()
+        if identity is not None:
+            _identify(self._context, *identity)
         if insecure:
             return
         self._context.set_verify(SSL.VERIFY_PEER, _verify)
@@ -150,3 +160,17 @@ def _trust(context: SSL.Context, ca_file: Path) -> None:
     store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
     for certificate in certificates:
         store.add_cert(X509.from_cryptography(certificate))
+
+
+def _identify(context: SSL.Context, chain: Path, key: Path) -> None:
+    # Not by OpenSSL's own readers, which would ask the terminal for a passphrase.
+    try:
+        leaf, *others = load_pem_x509_certificates(chain.read_bytes())
+        private: Any = load_pem_private_key(key.read_bytes(), None)
+        context.use_certificate(X509.from_cryptography(leaf))
+        context.use_privatekey(PKey.from_cryptography_key(private))
+        context.check_privatekey()
+    except (OSError, ValueError, TypeError, SSL.Error) as error:
+        raise CAError(f"{chain}, {key}: not a certificate and its key in PEM form") from error
+    for certificate in others:
+        context.add_extra_chain_cert(X509.from_cryptography(certificate))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 from typing import Final, cast
 
 from attrs import frozen
@@ -16,13 +14,16 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from regproxy.config.model import Config, RegistrySection
+from regproxy.config.wayout import Line, Trust
 from regproxy.oci.names import Host
 from regproxy.policy.addresses import AddressGuard, AllowEntry, LeadsBack, nowhere
-from regproxy.upstream.dial import DialReactor, GuardedEndpoint
 from regproxy.upstream.pool import MeteredPool
 from regproxy.upstream.secure import TLSEndpoint
+from regproxy.upstream.ways_out import WaysOut
 
-PolicyFor = Callable[[RegistrySection], IPolicyForHTTPS]
+# What connections must have in common to be shared: host, line, TLS, whether private
+# addresses are permitted, and a digest of whose credentials go along.
+_Key = tuple[Host, Line, Trust, bool, bytes]
 
 # Each holds idle connections for less than a minute; the one used longest ago goes.
 POOL_LIMIT: Final = 128
@@ -33,19 +34,18 @@ POOL_LIMIT: Final = 128
 class _Endpoints:
     """Connects to URIs through the guard, with the registry's TLS."""
 
-    reactor: DialReactor
+    ways_out: WaysOut
     guard: AddressGuard
     policy: IPolicyForHTTPS
-    timeout: float
+    line: Line
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        endpoint = GuardedEndpoint(
-            self.reactor, uri.host.decode("ascii"), uri.port, self.guard, self.timeout
-        )
+        host = Host(uri.host.decode("ascii"), uri.port)
+        endpoint = self.ways_out.endpoint(host, self.guard, self.line)
         if uri.scheme == b"http":
             return endpoint
         creator = self.policy.creatorForNetloc(uri.host, uri.port)
-        return TLSEndpoint(endpoint, creator, cast(IReactorTime, self.reactor))
+        return TLSEndpoint(endpoint, creator, cast(IReactorTime, self.ways_out.reactor))
 
 
 class Agents:
@@ -56,21 +56,13 @@ class Agents:
     that ties a login to the connection (NTLM does) gives nothing away.
     """
 
-    def __init__(
-        self,
-        reactor: DialReactor,
-        config: Config,
-        policy_for: PolicyFor,
-        own: LeadsBack = nowhere,
-    ) -> None:
-        self._reactor = reactor
-        self._limits = config.limits
-        self._policy_for = policy_for
+    def __init__(self, ways_out: WaysOut, config: Config, own: LeadsBack = nowhere) -> None:
+        self._ways_out = ways_out
+        self._config = config
         allow = tuple(map(AllowEntry.parse, config.relay.allow))
         self._public = AddressGuard(allow, own=own)
         self._private = AddressGuard.private_allowed(allow, own)
-        self._policies: dict[tuple[Path | None, bool], IPolicyForHTTPS] = {}
-        self._agents: OrderedDict[tuple[Host, bytes], tuple[IAgent, MeteredPool]] = OrderedDict()
+        self._agents: OrderedDict[_Key, tuple[IAgent, MeteredPool]] = OrderedDict()
 
     def agent(self, registry: Host, section: RegistrySection, principal: bytes | None) -> IAgent:
         """The agent for requests to *registry* on behalf of *principal*.
@@ -79,10 +71,12 @@ class Agents:
             principal: what tells apart whose credentials go along; None without any.
         """
         # Only a digest is kept: the principal may be a client's Authorization.
-        key = registry, b"" if principal is None else sha256(principal).digest()
+        line = self._config.line(section)
+        whose = b"" if principal is None else sha256(principal).digest()
+        key = registry, line, section.trust, section.relay_private, whose
         found = self._agents.get(key)
         if found is None:
-            found = self._agents[key] = self._make(section)
+            found = self._agents[key] = self._make(section, line)
             if len(self._agents) > POOL_LIMIT:
                 _, (_, pool) = self._agents.popitem(last=False)
                 pool.closeCachedConnections()
@@ -96,19 +90,9 @@ class Agents:
         closing = gatherResults([pool.closeCachedConnections() for pool in pools])
         return cast("Deferred[object]", closing)
 
-    def _make(self, section: RegistrySection) -> tuple[IAgent, MeteredPool]:
-        pool = MeteredPool(cast(IReactorTime, self._reactor), self._limits.upstream_head_size)
-        endpoints = _Endpoints(
-            self._reactor,
-            self._private if section.relay_private else self._public,
-            self._policy(section),
-            self._limits.connect,
-        )
-        return Agent.usingEndpointFactory(self._reactor, endpoints, pool), pool
-
-    def _policy(self, section: RegistrySection) -> IPolicyForHTTPS:
-        # Loading the platform's trust store takes tens of milliseconds.
-        key = section.ca_file, section.insecure
-        if key not in self._policies:
-            self._policies[key] = self._policy_for(section)
-        return self._policies[key]
+    def _make(self, section: RegistrySection, line: Line) -> tuple[IAgent, MeteredPool]:
+        reactor = self._ways_out.reactor
+        pool = MeteredPool(cast(IReactorTime, reactor), self._config.limits.upstream_head_size)
+        guard = self._private if section.relay_private else self._public
+        endpoints = _Endpoints(self._ways_out, guard, self._ways_out.policy(section.trust), line)
+        return Agent.usingEndpointFactory(reactor, endpoints, pool), pool

@@ -83,13 +83,13 @@ class Account:
 
 
 class Fetch(Protocol):
-    """Asks a URL on behalf of a registry, with *authorization* and nothing else to log in.
+    """Asks a URL on behalf of an account, with *authorization* and nothing else to log in.
 
     It is a GET, or with *form* a POST of that.
     """
 
     def __call__(
-        self, registry: Host, url: URL, authorization: bytes | None, form: bytes | None = None
+        self, account: Account, url: URL, authorization: bytes | None, form: bytes | None = None
     ) -> Awaitable[IResponse]:
         """Raises UpstreamError."""
 
@@ -231,10 +231,10 @@ class Authenticator:
                 **asked,
             }
             content = urlencode(form).encode("ascii")
-            response = await self._fetch(account.registry, realm, None, content)
+            response = await self._fetch(account, realm, None, content)
         else:
             basic = None if login is None else login.authorization
-            response = await self._fetch(account.registry, realm.asking(asked), basic)
+            response = await self._fetch(account, realm.asking(asked), basic)
         if response.code != HTTPStatus.OK:
             await drain(response, self._clock)
             raise _refusal(account.registry, realm, response.code)

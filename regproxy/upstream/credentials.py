@@ -20,7 +20,7 @@ from regproxy.upstream.docker_config import (
 from regproxy.upstream.errors import UpstreamLoginFailed
 from regproxy.upstream.flights import Flights
 from regproxy.upstream.helper import ask_helper
-from regproxy.upstream.logins import ICredentials, Login, Password
+from regproxy.upstream.logins import ICredentials, Login, Password, read_password
 
 # Seconds for which a helper's answer is used again: a registry that asks for Basic
 # asks with each request, and starting a program takes tens of milliseconds.
@@ -94,7 +94,7 @@ def _password(registry: Host, section: RegistrySection) -> str:
     if section.password_file is None:
         return section.password or ""
     try:
-        return section.password_file.read_text("utf-8").rstrip("\r\n")
+        return read_password(section.password_file)
     except (OSError, UnicodeDecodeError) as error:
         raise UpstreamLoginFailed(
             f"the password file for {registry} cannot be read: {section.password_file}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import Protocol, cast
+from typing import Protocol
 
 from attrs import define, frozen
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
@@ -19,7 +19,6 @@ from twisted.internet.interfaces import (
     IHostResolution,
     IProtocol,
     IProtocolFactory,
-    IReactorPluggableNameResolver,
     IReactorTime,
     IResolutionReceiver,
     IStreamClientEndpoint,
@@ -27,13 +26,16 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from regproxy.config.wayout import Family
 from regproxy.oci.names import Host
 from regproxy.policy.addresses import AddressGuard
 from regproxy.upstream.errors import (
     AddressRefused,
+    NameUnresolved,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from regproxy.upstream.race import arranged, race
 
 
 class DialReactor(Protocol):
@@ -54,64 +56,6 @@ class DialReactor(Protocol):
     @property
     def connectTCP(self) -> Callable[..., IConnector]:
         """As in IReactorTCP."""
-
-
-@implementer(IHostResolution)
-@frozen
-class _Answered:
-    """A resolution that is over."""
-
-    name: str
-
-    def cancel(self) -> None:
-        """There is nothing left to cancel."""
-
-
-@implementer(IReactorPluggableNameResolver, IHostnameResolver)
-@frozen
-class _FixedAnswer:
-    """A reactor as ``HostnameEndpoint`` needs it, whose only answer is *addresses*.
-
-    So the endpoint brings "happy eyeballs" (RFC 8305), and no second look-up can give
-    another address than the one that was checked.
-    """
-
-    reactor: DialReactor
-    addresses: Sequence[IAddress]
-
-    @property
-    def nameResolver(self) -> IHostnameResolver:
-        return self
-
-    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        raise NotImplementedError("the answer is fixed")
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        resolution = _Answered(hostName)
-        resolutionReceiver.resolutionBegan(resolution)
-        for address in self.addresses:
-            resolutionReceiver.addressResolved(address)
-        resolutionReceiver.resolutionComplete()
-        return resolution
-
-    @property
-    def seconds(self) -> Callable[[], float]:
-        return self.reactor.seconds
-
-    @property
-    def callLater(self) -> Callable[..., IDelayedCall]:
-        return self.reactor.callLater
-
-    @property
-    def connectTCP(self) -> Callable[..., IConnector]:
-        return self.reactor.connectTCP
 
 
 @implementer(IResolutionReceiver)
@@ -152,23 +96,54 @@ async def resolve(resolver: IHostnameResolver, host: str, port: int) -> list[IAd
     return await found
 
 
+@frozen
+class Dialler:
+    """Makes endpoints for address literals, which connect from the configured addresses.
+
+    Attributes:
+        timeout: seconds for a connection.
+        sources: local addresses, at most one of each family. A family without one is not
+            dialled if the other has one.
+    """
+
+    reactor: DialReactor
+    port: int
+    timeout: float
+    sources: tuple[str, ...] = ()
+
+    def __call__(self, address: str) -> IStreamClientEndpoint:
+        """The endpoint at *address*."""
+        version = ip_address(address).version
+        kind = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
+        local = [(each, 0) for each in self.sources if ip_address(each).version == version]
+        bind = local[0] if local else None
+        endpoint: IStreamClientEndpoint = kind(self.reactor, address, self.port, self.timeout, bind)
+        return endpoint
+
+
 @implementer(IStreamClientEndpoint)
 @frozen
 class GuardedEndpoint:
-    """A TCP endpoint that dials only addresses its guard permits.
+    """An endpoint that dials only addresses its guard permits.
 
     Every address that the name resolves to is checked; those refused are left out.
 
     Attributes:
-        host: a name, or an address literal without brackets.
+        resolver: asked once; what it said is what is dialled.
+        reach: makes the endpoint for an address.
+        guard: None for a host that the configuration names itself.
         timeout: seconds for the look-up and the connection together.
+        role: what the host is, for messages, if it is not what a client has asked for.
     """
 
-    reactor: DialReactor
-    host: str
-    port: int
-    guard: AddressGuard
+    clock: IReactorTime
+    resolver: IHostnameResolver
+    host: Host
+    reach: Callable[[str], IStreamClientEndpoint]
+    guard: AddressGuard | None
     timeout: float
+    family: Family = Family.ANY
+    role: str = ""
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect.
@@ -184,36 +159,34 @@ class GuardedEndpoint:
             )
 
         connecting = Deferred.fromCoroutine(self._connect(protocolFactory))
-        clock = cast(IReactorTime, self.reactor)
-        return connecting.addTimeout(self.timeout, clock, onTimeoutCancel=expired)
+        return connecting.addTimeout(self.timeout, self.clock, onTimeoutCancel=expired)
 
     @property
     def _shown(self) -> str:
-        return Host(self.host, self.port).authority
+        return f"{self.role} {self.host.authority}".lstrip()
 
     async def _connect(self, protocol_factory: IProtocolFactory) -> IProtocol:
-        addresses = await resolve(self.reactor.nameResolver, self.host, self.port)
+        addresses = await resolve(self.resolver, self.host.name, self.host.port)
         if not addresses:
-            raise UpstreamUnreachable(f"the name {self.host} does not resolve")
-        endpoint = HostnameEndpoint(
-            _FixedAnswer(self.reactor, self._permitted(addresses)),
-            self.host,
-            self.port,
-            self.timeout,
-        )
+            raise NameUnresolved(f"the name {self.host.name} does not resolve")
+        dialled = arranged(self._permitted(addresses), self.family)
+        if not dialled:
+            raise UpstreamUnreachable(
+                f"{self._shown} has no {self.family} address, and no other is dialled"
+            )
         try:
-            return await endpoint.connect(protocol_factory)
-        except (ConnectError, DNSLookupError) as error:
+            return await race(self.clock, map(self.reach, dialled), protocol_factory)
+        except ConnectError as error:
             raise UpstreamUnreachable(f"cannot connect to {self._shown}: {error}") from error
 
-    def _permitted(self, addresses: Sequence[IAddress]) -> list[IAddress]:
-        permitted: list[IAddress] = []
+    def _permitted(self, addresses: Sequence[IAddress]) -> list[str]:
+        permitted: list[str] = []
         reason: str | None = None
         for address in addresses:
             assert isinstance(address, (IPv4Address, IPv6Address))
-            refused = self.guard.check(address.host, self.port)
+            refused = None if self.guard is None else self.guard.check(address.host, self.host.port)
             if refused is None:
-                permitted.append(address)
+                permitted.append(address.host)
             reason = reason or refused
         if not permitted:
             raise AddressRefused(f"connections to {self._shown} are not allowed: {reason}")

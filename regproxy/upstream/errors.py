@@ -41,6 +41,14 @@ class UpstreamUnreachable(UpstreamError):
     """The name does not resolve, nothing answers there, or the service says it is unavailable."""
 
 
+class NameUnresolved(UpstreamUnreachable):
+    """The name has no address."""
+
+
+class ParentProxyRefused(UpstreamUnreachable):
+    """The parent proxy does not accept the login, or its rules forbid the connection."""
+
+
 class UpstreamTimeout(UpstreamError):
     """No connection, no response head, or no further byte of a body came in time."""
 

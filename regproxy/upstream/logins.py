@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Awaitable
+from pathlib import Path
 
 from attrs import field, frozen
 from zope.interface import Interface
@@ -38,6 +39,15 @@ class IdentityToken:
 
 
 Login = Password | IdentityToken
+
+
+def read_password(file: Path) -> str:
+    """The password in *file*; a line break at its end does not count.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read.
+    """
+    return file.read_text("utf-8").rstrip("\r\n")
 
 
 class ICredentials(Interface):

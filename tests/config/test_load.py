@@ -36,10 +36,13 @@ from regproxy.config.model import (
     MirrorSection,
     ProxySection,
     Push,
+    RegistryLimits,
     RegistrySection,
     RelaySection,
+    TagSource,
     TLSSection,
 )
+from regproxy.config.wayout import DIRECT, Family, ParentProxy, UpstreamSection
 from regproxy.oci.names import DOCKER_HUB, Host
 from tests.oci.strategies import hosts
 from tests.support.certificates import make_ca
@@ -188,7 +191,8 @@ class LoadsTests(SynchronousTestCase):
                 'a.toml: proxy.listen[0]: expected an endpoint such as "tcp:3128",'
                 " found an empty text",
                 "a.toml: x: unknown key (allowed: data, proxy, tls, mirror, dns, management,"
-                " interception, relay, cache, ca, freshness, limits, credentials, registries)",
+                " interception, relay, upstream, cache, ca, freshness, limits, credentials,"
+                " registries)",
             ],
         )
 
@@ -459,6 +463,19 @@ _plain = st.booleans().flatmap(
         }
     )
 )
+_sources = st.sampled_from([(), ("192.0.2.9",), ("192.0.2.9", "2001:db8::9")])
+_proxies = st.just(DIRECT) | st.builds(
+    lambda scheme, host, login: ParentProxy(f"{scheme}://{host.authority}", **login),
+    st.sampled_from(["http", "https"]),
+    hosts,
+    st.sampled_from(
+        [
+            {},
+            {"username": "u", "password": MASK},
+            {"username": "u", "password_file": Path("/password")},
+        ]
+    ),
+)
 _registries = st.builds(
     lambda section, credentials, plain: evolve(section, **credentials, **plain),
     st.builds(
@@ -468,6 +485,15 @@ _registries = st.builds(
         ca_file=st.none() | st.just(Path("/ca.pem")),
         insecure=st.booleans(),
         relay_private=st.booleans(),
+        tag_source=st.sampled_from(TagSource),
+        proxy=st.none() | _proxies,
+        source_address=st.none() | _sources,
+        family=st.sampled_from([None, *Family]),
+        limits=st.builds(
+            RegistryLimits,
+            st.none() | st.just(1.5),
+            upstream_rate=st.none() | _positive,
+        ),
     ),
     _credentials,
     _plain,
@@ -489,6 +515,13 @@ _configs = st.builds(
         InterceptionSection, st.lists(hosts.map(str).map(HostPattern.parse)).map(tuple)
     ),
     relay=st.builds(RelaySection, st.sampled_from([(), ("10.0.0.0/8", "[::1]:5000")])),
+    upstream=st.builds(
+        UpstreamSection,
+        _proxies,
+        st.lists(hosts.map(lambda host: host.authority)).map(tuple),
+        _sources,
+        st.sampled_from(Family),
+    ),
     cache=st.builds(
         CacheSection,
         max_size=_positive,

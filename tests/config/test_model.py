@@ -15,8 +15,11 @@ from regproxy.config.model import (
     Config,
     HostPattern,
     InterceptionSection,
+    LimitsSection,
+    RegistryLimits,
     RegistrySection,
 )
+from regproxy.config.wayout import DIRECT, Family, Line, ParentProxy, UpstreamSection
 from regproxy.oci.names import DOCKER_HUB, Host
 from tests.oci.strategies import hosts
 
@@ -104,6 +107,47 @@ class RegistrySectionTests(SynchronousTestCase):
     def test_password_is_not_shown(self) -> None:
         """A repr may reach a log."""
         self.assertNotIn("secret", repr(RegistrySection(username="u", password="secret")))
+
+
+class RegistryLimitsTests(SynchronousTestCase):
+    """RegistryLimits"""
+
+    def test_over(self) -> None:
+        """What is said counts, the rest stays."""
+        common = LimitsSection(connect=9.0, upstream_idle=8.0)
+        self.assertEqual(RegistryLimits().over(common), common)
+        limits = RegistryLimits(connect=1.0, upstream_rate=7).over(common)
+        self.assertEqual((limits.connect, limits.upstream_idle), (1.0, 8.0))
+        self.assertEqual(limits.upstream_rate, 7)
+
+
+class LineTests(SynchronousTestCase):
+    """Config.line: how connections go out"""
+
+    parent = ParentProxy("http://10.0.0.1:3128")
+    other = ParentProxy("socks5://10.0.0.2:1080")
+    config = Config(
+        DATA,
+        limits=LimitsSection(connect=9.0),
+        upstream=UpstreamSection(parent, ("a.b",), ("192.0.2.9",), Family.IPV4),
+    )
+
+    def test_common(self) -> None:
+        self.assertEqual(
+            self.config.line(RegistrySection()),
+            Line(self.parent, ("a.b",), ("192.0.2.9",), Family.IPV4, 9.0),
+        )
+
+    def test_own(self) -> None:
+        """Each key by itself; exceptions are from the common parent only."""
+        section = RegistrySection(
+            proxy=self.other,
+            source_address=(),
+            family=Family.ANY,
+            limits=RegistryLimits(connect=2.0),
+        )
+        self.assertEqual(self.config.line(section), Line(self.other, (), (), Family.ANY, 2.0))
+        self.assertEqual(self.config.line(RegistrySection(proxy=DIRECT)).proxy, DIRECT)
 
 
 class ConfigTests(SynchronousTestCase):

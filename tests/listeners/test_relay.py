@@ -12,10 +12,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.config.model import Config, LimitsSection, RelaySection
+from regproxy.config.wayout import ParentProxy, UpstreamSection
 from regproxy.listeners.relay import RelayResource
+from regproxy.tls.client import VerifyingPolicy
+from regproxy.upstream.ways_out import WaysOut
 from regproxy.web.site import Entry, Limits, StrictSite
 from tests.support.front import Answer
 from tests.support.memory_network import MemoryNetwork
+from tests.support.parents import HTTPParent
 from tests.support.scripted_site import Asked, Say, ScriptedSite, redirect
 from tests.support.sites import KeptLog
 from tests.support.streams import MemoryStream
@@ -60,8 +64,9 @@ class RelayTestCase(SynchronousTestCase):
         self.start(CONFIG)
 
     def start(self, config: Config) -> None:
+        ways_out = WaysOut(self.network, self.network.nameResolver, lambda trust: VerifyingPolicy())
         self.site = StrictSite(
-            RelayResource(self.network, config),
+            RelayResource(ways_out, config),
             Entry("proxy"),
             Limits(30.0, 300.0, 300.0),
             self.network,
@@ -205,13 +210,26 @@ class GuardTests(RelayTestCase):
         self.refused("http://inside.test/")
 
 
+class ParentTests(RelayTestCase):
+    """The site is reached through a parent proxy."""
+
+    def test_parent(self) -> None:
+        parent = HTTPParent(self.network)
+        self.network.serve("parent.test", "10.0.0.1", 3128, parent)
+        upstream = UpstreamSection(ParentProxy("http://parent.test:3128"))
+        self.start(evolve(CONFIG, upstream=upstream))
+        self.assertEqual(self.ask("GET", "http://site.test/a").body, b"content")
+        self.assertEqual(parent.asked, [("site.test", 80)])
+        self.assertEqual(self.ask("GET", "http://db/").status, 403)
+
+
 class FailureTests(RelayTestCase):
     """When the site does not answer, or the client leaves."""
 
     def test_no_name(self) -> None:
         answer = self.ask("GET", "http://nowhere.test/")
         self.assertEqual(answer.status, 502)
-        self.assertEqual(answer["Proxy-Status"], "regproxy; error=destination_unavailable")
+        self.assertEqual(answer["Proxy-Status"], "regproxy; error=dns_error")
 
     def test_no_connection(self) -> None:
         self.network.serve("silent.test", "8.8.4.4", 80, self.origin)

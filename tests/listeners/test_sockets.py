@@ -47,7 +47,7 @@ from regproxy.listeners.tunnel import IStream, Outcome, TunnelRecord, Tunnels
 from regproxy.oci.names import Host
 from regproxy.policy.addresses import AddressGuard, AllowEntry
 from regproxy.policy.interception import Decision, Intercept, Tunnel
-from regproxy.upstream.dial import DialReactor, GuardedEndpoint
+from regproxy.upstream.dial import Dialler, DialReactor, GuardedEndpoint
 from tests.support.certificates import make_ca, make_leaf
 
 NAME = "registry.example.com"
@@ -219,7 +219,10 @@ class Listener(TestCase):
         if host.name == SITE:
             return self.to(self.site_port)
         guard = AddressGuard(self.allow, frozenset({443}))
-        return GuardedEndpoint(cast(DialReactor, global_reactor), host.name, host.port, guard, 5.0)
+        reactor = cast(DialReactor, global_reactor)
+        reach = Dialler(reactor, host.port, 5.0)
+        clock = cast(IReactorTime, global_reactor)
+        return GuardedEndpoint(clock, reactor.nameResolver, host, reach, guard, 5.0)
 
     def record(self, record: TunnelRecord) -> None:
         """Take the record of a tunnel."""

@@ -21,7 +21,15 @@ from regproxy.config.model import LimitsSection
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
 from regproxy.oci.errors import RegistryError
 from regproxy.oci.names import Host
-from regproxy.upstream.errors import AddressRefused, UpstreamTimeout, UpstreamUnreachable
+from regproxy.upstream.errors import (
+    AddressRefused,
+    NameUnresolved,
+    ParentProxyRefused,
+    UpstreamBroken,
+    UpstreamTimeout,
+    UpstreamTLSFailed,
+    UpstreamUnreachable,
+)
 from tests.support.streams import SEND_BUFFER, MemoryEndpoint, MemoryStream
 
 HOST = Host("example.net")
@@ -126,8 +134,19 @@ class OpenTests(TunnelTestCase):
     def test_no_such_name(self) -> None:
         """A destination that has no address."""
         self.assertRefused(
-            UpstreamUnreachable("no name"), HTTPStatus.BAD_GATEWAY, "dns_error", "no name"
+            NameUnresolved("no name"), HTTPStatus.BAD_GATEWAY, "dns_error", "no name"
         )
+
+    def test_parent(self) -> None:
+        """A parent proxy that does not want to, or cannot, or is not what it seems."""
+        for error, token in (
+            (ParentProxyRefused("no login"), "proxy_configuration_error"),
+            (UpstreamUnreachable("it answered 503"), "destination_unavailable"),
+            (UpstreamBroken("it closed the connection"), "destination_unavailable"),
+            (UpstreamTLSFailed("expired"), "tls_certificate_error"),
+        ):
+            self.setUp()
+            self.assertRefused(error, HTTPStatus.BAD_GATEWAY, token, error.message)
 
     def test_connection_refused(self) -> None:
         """A destination where nothing listens."""
@@ -183,6 +202,18 @@ class RelayTests(TunnelTestCase):
         self.assertFalse(server.reading)
         MemoryStream(self.successResultOf(opening))
         self.assertTrue(server.reading)
+
+    def test_server_spoke_early(self) -> None:
+        """What came together with a parent proxy's answer is not lost, nor put behind the rest."""
+        opening = self.open()
+        server = self.endpoint.accept()
+        server.send(b"good ")
+        client = MemoryStream(self.successResultOf(opening))
+        server.send(b"day")
+        self.assertEqual(client.take(), b"good day")
+        client.lose(ConnectionDone())
+        server.lose(ConnectionDone())
+        self.assertRecorded("closed", bytes_down=8)
 
     def test_client_finishes_first(self) -> None:
         """The client's FIN is passed on after its bytes; the answer goes on."""

@@ -237,3 +237,44 @@ class AddressGuardTests(SynchronousTestCase):
             "255.255.255.255",
         ):
             self.assertIsNotNone(guard.check(address, 5000), address)
+
+
+class UnresolvedTests(SynchronousTestCase):
+    """:meth:`AddressGuard.check_unresolved`: what is known of a name that another resolves."""
+
+    def test_addresses(self) -> None:
+        """They are checked as ever."""
+        guard = AddressGuard((AllowEntry.parse("10.0.0.7:8443"),), frozenset({443}))
+        for address, port in ("10.0.0.7", 8443), ("10.0.0.8", 443), ("8.8.8.8", 443), ("::1", 443):
+            self.assertEqual(guard.check_unresolved(address, port), guard.check(address, port))
+
+    def test_names(self) -> None:
+        guard = AddressGuard(ports=frozenset({443}))
+        for name in "registry.example.com", "internal.example.com", "localhost.example.com", "x.y":
+            self.assertIsNone(guard.check_unresolved(name, 443), name)
+        for name in (
+            "localhost",
+            "a.localhost",
+            "db",
+            "printer.local",
+            "metadata.google.internal",
+            "nas.home.arpa",
+            "home.arpa",
+        ):
+            self.assertEqual(
+                guard.check_unresolved(name, 443), f"{name} is a name of a private network"
+            )
+
+    def test_ports(self) -> None:
+        guard = AddressGuard(ports=frozenset({443}))
+        self.assertEqual(
+            guard.check_unresolved("registry.example.com", 22), "port 22 is not open; only 443"
+        )
+        self.assertIsNone(AddressGuard().check_unresolved("registry.example.com", 5000))
+
+    def test_private_allowed(self) -> None:
+        """The name of a private registry may be one; a metadata address may not."""
+        guard = AddressGuard.private_allowed()
+        self.assertIsNone(guard.check_unresolved("db", 5000))
+        self.assertIsNone(guard.check_unresolved("10.0.0.7", 5000))
+        self.assertIsNotNone(guard.check_unresolved("169.254.169.254", 80))

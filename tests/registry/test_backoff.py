@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,8 +11,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from zope.interface.verify import verifyClass
 
-from regproxy.interfaces import IUpstream
+from regproxy.interfaces import NO_PATIENCE, IMirrored, IUpstream
 from regproxy.oci.names import Host
+from regproxy.policy.upstreams import Sources
 from regproxy.registry import backoff
 from regproxy.registry.backoff import BackOff, ConsiderateUpstream
 from regproxy.upstream.errors import RateLimited
@@ -36,9 +39,9 @@ class ConsiderateUpstreamTests(SynchronousTestCase):
         for host in HOST, OTHER:
             self.upstream.on("GET", f"{host}{TARGET}", Reply(200))
 
-    def ask(self, host: Host = HOST) -> Deferred[IResponse]:
+    def ask(self, host: Host = HOST, **details: Any) -> Deferred[IResponse]:
         return ensureDeferred(
-            self.considerate.request(b"GET", host, TARGET.encode(), headers=Headers())
+            self.considerate.request(b"GET", host, TARGET.encode(), headers=Headers(), **details)
         )
 
     def limit(self, reply: Reply) -> None:
@@ -116,6 +119,36 @@ class ConsiderateUpstreamTests(SynchronousTestCase):
         self.backoff.note(HOST, self.answer(limited(Retry_After="60")))
         self.clock.advance(5)
         self.failureResultOf(waiting, RateLimited)
+
+    def mirror(self, *replies: Reply) -> None:
+        self.upstream.on("GET", f"{HOST}{TARGET}", *replies, mirror=True)
+
+    def test_mirrors_go_on(self) -> None:
+        """What they have is had without a wait, and what they have not waits as ever."""
+        self.limit(limited(Retry_After="5"))
+        self.mirror(Reply(200), Reply(404))
+        answer = self.successResultOf(self.ask(sources=Sources.MIRRORS_FIRST))
+        self.assertTrue(IMirrored.providedBy(answer))
+        asking = self.ask(sources=Sources.MIRRORS_FIRST)
+        asked = f"GET mirror of {HOST}{TARGET}"
+        self.assertEqual(self.upstream.questions(), [asked, asked])
+        self.clock.advance(5)
+        self.assertEqual(self.successResultOf(asking).code, 200)
+        self.assertEqual(self.upstream.questions(), [f"GET {HOST}{TARGET}"])
+
+    def test_mirrors_do_not_count(self) -> None:
+        """Their answers say nothing about the registry."""
+        self.limit(limited())
+        self.clock.advance(backoff.FIRST)
+        self.mirror(Reply(200))
+        self.successResultOf(self.ask(sources=Sources.MIRRORS_FIRST))
+        self.limit(limited())
+        self.assertEqual(self.backoff.left(HOST), backoff.FIRST * 2)
+
+    def test_no_patience(self) -> None:
+        """Who has something else does not wait for a turn."""
+        self.limit(limited(Retry_After="5"))
+        self.failureResultOf(self.ask(patience=NO_PATIENCE), RateLimited)
 
     def answer(self, reply: Reply) -> IResponse:
         self.upstream.on("HEAD", f"{HOST}/", reply)

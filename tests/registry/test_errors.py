@@ -24,6 +24,8 @@ class AnswerTests(SynchronousTestCase):
     def test_status(self) -> None:
         for error, status, code, token in (
             (upstream.UpstreamUnreachable, 502, "UNAVAILABLE", "destination_unavailable"),
+            (upstream.NameUnresolved, 502, "UNAVAILABLE", "dns_error"),
+            (upstream.ParentProxyRefused, 502, "UNAVAILABLE", "proxy_configuration_error"),
             (upstream.UpstreamTimeout, 504, "UNAVAILABLE", "connection_timeout"),
             (upstream.UpstreamTLSFailed, 502, "UNAVAILABLE", "tls_certificate_error"),
             (upstream.UpstreamBroken, 502, "UNAVAILABLE", "connection_terminated"),

@@ -15,6 +15,7 @@ from regproxy.config.model import Access, Auth, RegistrySection
 from regproxy.interfaces import ANYBODY, OWN_LOGIN, IUpstream
 from regproxy.oci.names import Digest, Host, Repository
 from regproxy.oci.routes import parse_route
+from regproxy.policy.upstreams import Sources
 from regproxy.registry.ask import Ask, Made
 from regproxy.registry.guests import Guests, OpenUpstream
 from regproxy.registry.service import RegistryService
@@ -109,6 +110,8 @@ class _Upstream:
         body: IBodyProducer | None = None,
         inject: bool = True,
         anonymous: bool = False,
+        sources: Sources = Sources.ORIGIN,
+        patience: float | None = None,
     ) -> IResponse:
         assert (method, host, target) == (b"GET", HOST, TARGET)
         assert headers == Headers({b"Accept": [b"a/b"]})

@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
 from regproxy.config.model import LimitsSection
-from regproxy.interfaces import IBlob
+from regproxy.interfaces import IBlob, IMirrored
 from regproxy.oci.names import Digest
 from regproxy.registry.straight import HIGH, FallbackBlob, StraightBlob
 from regproxy.store.errors import DigestMismatch, DiskFailed
@@ -127,6 +128,36 @@ class StraightBlobTests(StraightCase):
         self.check_fails(DigestMismatch, wrong)
         self.check_fails(BodyIncomplete, lambda: self.response.break_off())
         self.check_fails(UpstreamTimeout, lambda: self.clock.advance(IDLE))
+
+    def test_mirror(self) -> None:
+        """It is told what was wrong with its answer."""
+
+        def wrong() -> None:
+            self.response.send(bytes(100))
+            self.response.end()
+
+        for act, error, is_wrong in (
+            (wrong, DigestMismatch, True),
+            (lambda: self.response.break_off(), BodyIncomplete, False),
+        ):
+            self.prepare(CONTENT)
+            alsoProvides(self.response, IMirrored)
+            sending = self.send(self.straight, 0, 200)
+            self.response.send(CONTENT[:100])
+            act()
+            self.failureResultOf(sending, error)
+            self.assertEqual([each for _, each in self.response.complaints], [is_wrong])
+            self.check_over()
+
+    def test_reader_of_a_mirror_leaves(self) -> None:
+        """That is nobody's fault."""
+        alsoProvides(self.response, IMirrored)
+        sending = self.send(self.straight, 0, 200)
+        self.response.send(CONTENT[:100])
+        sending.cancel()
+        self.failureResultOf(sending)
+        self.straight.close()
+        self.assertEqual(self.response.complaints, [])
 
     def test_shorter_than_was_said(self) -> None:
         """Though it is right: the client was told of more."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.oci.names import Digest
+from regproxy.config.model import RegistryLimits, RegistrySection
+from regproxy.oci.names import Digest, Host
 from regproxy.registry.transfer import relay
 from regproxy.store.disk import Workers
 from regproxy.store.fill import HIGH
@@ -81,6 +83,28 @@ class ResumeTests(TransferTestCase):
         self.assertTrue(self.upstream.responses[0].aborted)
         self.clock.advance(LATER)
         self.assertGets(client)
+
+    def test_limits_of_the_registry(self) -> None:
+        """One may be silent for longer, or be slower, than others."""
+        idle = self.config.limits.upstream_idle
+        for limits, silent, stalled in (
+            (RegistryLimits(upstream_idle=2 * idle), 1.5 * idle, 2 * idle),
+            # A hundred bytes are too few elsewhere.
+            (RegistryLimits(upstream_rate=1), 0.5 * idle, 1.5 * idle),
+        ):
+            self.setUp()
+            registries = {Host.parse(OPEN): RegistrySection(limits=limits)}
+            self.start(evolve(self.config, registries=self.config.registries | registries))
+            client = self.begin(self.part(1000))
+            response = self.upstream.responses[0]
+            self.clock.advance(silent)
+            response.send(self.content[1000:1100])
+            self.clock.advance(stalled - silent - 1)
+            self.assertFalse(response.aborted)
+            self.clock.advance(1)
+            self.assertTrue(response.aborted)
+            self.clock.advance(LATER)
+            self.assertGets(client)
 
     def test_unreachable_for_a_while(self) -> None:
         """Each try waits longer, and one that succeeds goes on."""

@@ -25,6 +25,7 @@ from regproxy.config.model import (
     LimitsSection,
     Push,
     RegistrySection,
+    TagSource,
 )
 from regproxy.oci.names import Digest, Host
 from regproxy.policy.filling import FillRules
@@ -53,8 +54,16 @@ TEAM: Final = "team.example.com"
 # Credentials, and yet each client is looked at.
 WARY: Final = "wary.example.com"
 DENY: Final = "deny.example.com"
+# It has a mirror, and what a tag is says the registry, or the first that answers.
+MIRRORED: Final = "mirrored.example.com"
+FIRST: Final = "first.example.com"
 # The registry is to be had at another address.
 MOVED: Final = "moved.example.com:5000"
+
+
+def _mirror_and(host: str) -> tuple[str, str]:
+    return "https://mirror.example.net", f"https://{host}"
+
 
 CONFIG: Final = Config(
     data=Path("/nonexistent"),
@@ -67,6 +76,8 @@ CONFIG: Final = Config(
             username="team", password="secret", auth=Auth.INJECT, access=Access.VERIFY
         ),
         Host.parse(DENY): RegistrySection(push=Push.DENY),
+        Host.parse(MIRRORED): RegistrySection(upstream=_mirror_and(MIRRORED)),
+        Host.parse(FIRST): RegistrySection(upstream=_mirror_and(FIRST), tag_source=TagSource.FIRST),
         Host.parse(MOVED): RegistrySection(upstream=("https://192.0.2.7:5000",)),
     },
 )

@@ -169,11 +169,13 @@ class Registry(Server):
         *,
         auth: dict[str, Any] | None = None,
         authorization_for: AuthorizationFor = lambda repository: {},
+        client_ca: Path | None = None,
     ) -> None:
         """Start it in *directory*.
 
         *auth* is docker-registry's configuration section; *authorization_for* makes the
-        headers with which the tests push to a repository.
+        headers with which the tests push to a repository. With *client_ca* it speaks only to
+        clients that have a certificate of that CA.
         """
         self._authorization_for = authorization_for
         port = free_port()
@@ -188,6 +190,8 @@ class Registry(Server):
             config["http"]["tls"] = tls
         if auth is not None:
             config["auth"] = auth
+        if client_ca is not None:
+            config["http"]["tls"]["clientcas"] = [str(client_ca)]
         # JSON is YAML.
         file = _write(directory / "config.yml", json.dumps(config).encode())
         arguments = [program("docker-registry"), "serve", str(file)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.testing import StringTransport
@@ -13,11 +13,13 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
-from regproxy.interfaces import IUpstream
+from regproxy.interfaces import IMirrored, IUpstream
 from regproxy.oci.media_types import OCI_MANIFEST
 from regproxy.oci.names import Digest, Host, Repository
+from regproxy.policy.upstreams import Sources, course, is_answer
+from regproxy.upstream.errors import UpstreamUnreachable
 
 
 @frozen
@@ -26,6 +28,7 @@ class Asked:
 
     Attributes:
         url: host identity and target.
+        mirror: a mirror was asked, and not the registry itself.
     """
 
     method: str
@@ -35,9 +38,12 @@ class Asked:
     authorization: bytes | None
     inject: bool
     body: bytes
+    sources: Sources
+    patience: float | None
+    mirror: bool = False
 
     def __str__(self) -> str:
-        return f"{self.method} {self.url}"
+        return f"{self.method} {'mirror of ' * self.mirror}{self.url}"
 
 
 @frozen
@@ -64,6 +70,7 @@ class FakeResponse:
         aborted: and has broken off the connection before its end.
         ended: nothing more will come.
         paused: the reader wants no more for now.
+        complaints: what was said of a mirror's answer, and whether it was wrong.
     """
 
     version = (b"HTTP", 1, 1)
@@ -86,6 +93,7 @@ class FakeResponse:
             if length >= 0:
                 self.headers.setRawHeaders("Content-Length", [str(length)])
         self.taken = self.aborted = self.ended = self.paused = False
+        self.complaints: list[tuple[str, bool]] = []
         self._protocol: IProtocol | None = None
         self._pieces: list[bytes] = []
         self._end: Exception | None = None
@@ -104,6 +112,10 @@ class FakeResponse:
         self._protocol = protocol
         protocol.makeConnection(_Connection(self))
         self._flow()
+
+    def spoiled(self, reason: str, *, wrong: bool = False) -> None:
+        """See IMirrored, which answers of mirrors provide."""
+        self.complaints.append((reason, wrong))
 
     # The server
 
@@ -199,11 +211,11 @@ class FakeUpstream:
         self.public: set[str] = set()
         self.anonymous_failure: Exception | None = None
         self.responses: list[FakeResponse] = []
-        self._script: dict[tuple[str, str], list[Answer]] = {}
+        self._script: dict[tuple[bool, str, str], list[Answer]] = {}
 
-    def on(self, method: str, url: str, *answers: Answer) -> None:
+    def on(self, method: str, url: str, *answers: Answer, mirror: bool = False) -> None:
         """Answer *method* of *url* with *answers* in turn; the last one stays."""
-        self._script[method, url] = list(answers)
+        self._script[mirror, method, url] = list(answers)
 
     def serve_blob(self, host: str, repository: str, content: bytes) -> str:
         """Have a blob; its target."""
@@ -243,6 +255,8 @@ class FakeUpstream:
         body: IBodyProducer | None = None,
         inject: bool = True,
         anonymous: bool = False,
+        sources: Sources = Sources.ORIGIN,
+        patience: float | None = None,
     ) -> IResponse:
         """See :class:`regproxy.interfaces.IUpstream`."""
         sent = b""
@@ -259,6 +273,8 @@ class FakeUpstream:
             authorization,
             inject,
             sent,
+            sources,
+            patience,
         )
         if anonymous:
             self.asked_anonymously.append(asked)
@@ -266,8 +282,30 @@ class FakeUpstream:
                 raise self.anonymous_failure
             found = f"{host}/{repository}" in self.public
             return FakeResponse(method, Reply(200 if found else 401))
+        last: Reply | Exception = UpstreamUnreachable("nobody has it")
+        for mirror in course([True, False], sources, lambda mirror: False):
+            if mirror and (True, asked.method, asked.url) not in self._script:
+                # Most registries of tests have none.
+                continue
+            said = await self._said(evolve(asked, mirror=mirror))
+            if isinstance(said, Reply) and is_answer(said.code, origin=not mirror):
+                return self._respond(method, said, mirror)
+            if not mirror:
+                last = said
+        if isinstance(last, Exception):
+            raise last
+        return self._respond(method, last, False)
+
+    def _respond(self, method: bytes, said: Reply, mirror: bool) -> FakeResponse:
+        response = FakeResponse(method, said)
+        if mirror:
+            alsoProvides(response, IMirrored)
+        self.responses.append(response)
+        return response
+
+    async def _said(self, asked: Asked) -> Reply | Exception:
         self.asked.append(asked)
-        answers = self._script.get((asked.method, asked.url))
+        answers = self._script.get((asked.mirror, asked.method, asked.url))
         if not answers:
             raise AssertionError(f"upstream was asked for {asked}, which nobody expected")
         answer = answers.pop(0)
@@ -275,11 +313,7 @@ class FakeUpstream:
             answer = await answer
         if not answers:
             answers.append(answer)
-        if isinstance(answer, Exception):
-            raise answer
-        response = FakeResponse(method, answer)
-        self.responses.append(response)
-        return response
+        return answer
 
     def questions(self) -> list[str]:
         """Method and target of what was asked since the last call."""

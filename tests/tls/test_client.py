@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
 from OpenSSL import SSL
+from OpenSSL.crypto import X509
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
@@ -205,6 +206,26 @@ class AcceptedTests(PolicyTestCase):
             connection = await self.get(leaf_context(leaf), policy=VerifyingPolicy(insecure=True))
             self.assertEqual(connection.get_servername(), HOST.encode())
 
+    async def test_client_certificate(self) -> None:
+        """A server that wants to know who we are learns it, and one that does not, does not."""
+        client = make_leaf(self.root, cn="the proxy", usages=[CLIENT_AUTH])
+        files = Path(self.mktemp()), Path(self.mktemp())
+        # With an intermediate behind it.
+        files[0].write_bytes(client.certificate_pem + self.root.certificate_pem)
+        files[1].write_bytes(client.key_pem)
+        policy = VerifyingPolicy(self.ca_file, identity=files)
+        context = leaf_context(make_leaf(self.root, [HOST]))
+        connection = await self.get(context, policy=policy)
+        self.assertIsNone(connection.get_peer_certificate())
+        context = leaf_context(make_leaf(self.root, [HOST]))
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+        store = context.get_cert_store()
+        assert store is not None
+        store.add_cert(X509.from_cryptography(self.root.certificate))
+        connection = await self.get(context, policy=policy)
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        self.assertEqual(certificate, client.certificate)
+
 
 class RefusedTests(PolicyTestCase):
     async def test_common_name_only(self) -> None:
@@ -337,6 +358,17 @@ class PolicyTests(SynchronousTestCase):
             file.write_bytes(content)
             with self.assertRaisesRegex(CAError, f"{file} does not hold certificates"):
                 VerifyingPolicy(file)
+
+    def test_bad_identity(self) -> None:
+        one, other = make_leaf(None, cn="a"), make_leaf(None, cn="b")
+        cert, key = Path(self.mktemp()), Path(self.mktemp())
+        cert.write_bytes(one.certificate_pem)
+        for content in other.key_pem, one.encrypted_key_pem(b"x"), b"junk":
+            key.write_bytes(content)
+            with self.assertRaisesRegex(CAError, "not a certificate and its key"):
+                VerifyingPolicy(identity=(cert, key))
+        with self.assertRaisesRegex(CAError, "not a certificate and its key"):
+            VerifyingPolicy(identity=(Path("no-such-file"), key))
 
     def test_no_host(self) -> None:
         policy = VerifyingPolicy()

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IAgent
 
-from regproxy.config.model import Config, RegistrySection, RelaySection
+from regproxy.config.model import (
+    Config,
+    RegistryLimits,
+    RegistrySection,
+    RelaySection,
+    TagSource,
+)
+from regproxy.config.wayout import Family, ParentProxy, Trust
 from regproxy.oci.names import Host
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.upstream import agents
 from regproxy.upstream.agents import Agents
 from regproxy.upstream.errors import AddressRefused
+from regproxy.upstream.ways_out import WaysOut
 from tests.support.memory_network import MemoryNetwork
 
 PLAIN = RegistrySection()
@@ -24,15 +33,16 @@ class AgentsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.network = MemoryNetwork()
-        self.asked: list[RegistrySection] = []
+        self.asked: list[Trust] = []
         self.agents = self.make(())
 
     def make(self, allow: tuple[str, ...]) -> Agents:
         config = Config(Path("data"), relay=RelaySection(allow))
-        return Agents(self.network, config, self.policy_for)
+        ways_out = WaysOut(self.network, self.network.nameResolver, self.policy_for)
+        return Agents(ways_out, config)
 
-    def policy_for(self, section: RegistrySection) -> VerifyingPolicy:
-        self.asked.append(section)
+    def policy_for(self, trust: Trust) -> VerifyingPolicy:
+        self.asked.append(trust)
         return VerifyingPolicy(insecure=True)
 
     def test_kept(self) -> None:
@@ -44,6 +54,24 @@ class AgentsTests(SynchronousTestCase):
                 self.assertIs(agent, self.agents.agent(host, PLAIN, principal))
                 self.assertNotIn(agent, seen)
                 seen.add(agent)
+
+    def test_not_shared(self) -> None:
+        """Connections of one host are apart by line, TLS and guard, and by nothing else."""
+        parent = RegistrySection(proxy=ParentProxy("http://10.0.0.1:3128"))
+        sections = [
+            PLAIN,
+            parent,
+            RegistrySection(limits=RegistryLimits(connect=3.0)),
+            RegistrySection(family=Family.IPV4),
+            RegistrySection(source_address=("192.0.2.9",)),
+            RegistrySection(insecure=True),
+            RegistrySection(client_cert=Path("/a"), client_key=Path("/b")),
+            RegistrySection(relay_private=True),
+        ]
+        agents = [self.agents.agent(HOST, section, None) for section in sections]
+        self.assertEqual(len(set(agents)), len(sections))
+        same = evolve(parent, username="team", password="geheim", tag_source=TagSource.FIRST)
+        self.assertIs(self.agents.agent(HOST, same, None), agents[1])
 
     def test_bounded(self) -> None:
         """The agent used longest ago goes."""
@@ -61,7 +89,7 @@ class AgentsTests(SynchronousTestCase):
             self.agents.agent(HOST, PLAIN, principal)
             self.agents.agent(Host("other.example.test"), PLAIN, principal)
             self.agents.agent(HOST, RegistrySection(insecure=True), principal + b"x")
-        self.assertEqual(self.asked, [PLAIN, RegistrySection(insecure=True)])
+        self.assertEqual(self.asked, [Trust(), Trust(insecure=True)])
 
     def test_guards(self) -> None:
         """Public addresses, private ones of a private registry, and what is allowed."""
@@ -80,9 +108,8 @@ class AgentsTests(SynchronousTestCase):
     def test_own(self) -> None:
         """The proxy itself is dialled for no registry."""
         config = Config(Path("data"))
-        agents = Agents(
-            self.network, config, self.policy_for, lambda address, port: address == "10.0.0.5"
-        )
+        ways_out = WaysOut(self.network, self.network.nameResolver, self.policy_for)
+        agents = Agents(ways_out, config, lambda address, port: address == "10.0.0.5")
         self.network.names.update({"x": ["10.0.0.5"], "y": ["10.0.0.5", "10.0.0.6"]})
         private = RegistrySection(relay_private=True)
         for host, section in (HOST, PLAIN), (Host("private.example.test"), private):

@@ -96,7 +96,7 @@ class AuthCase(SynchronousTestCase):
         return Answer(Response(200) if accepted else challenge(self.challenge), True)
 
     async def fetch(
-        self, registry: Host, url: URL, authorization: bytes | None, form: bytes | None = None
+        self, account: Account, url: URL, authorization: bytes | None, form: bytes | None = None
     ) -> IResponse:
         self.fetched.append((str(url), authorization))
         self.forms.append(form)

@@ -27,8 +27,10 @@ from regproxy.config.model import (
     RegistrySection,
     RelaySection,
 )
-from regproxy.interfaces import OWN_LOGIN, IUpstream
+from regproxy.config.wayout import Trust
+from regproxy.interfaces import OWN_LOGIN, IMirrored, IUpstream
 from regproxy.oci.names import Host, Repository
+from regproxy.policy.upstreams import Sources
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.upstream.body import read
 from regproxy.upstream.client import Upstream
@@ -45,6 +47,7 @@ from regproxy.upstream.errors import (
     UpstreamUnreachable,
 )
 from regproxy.upstream.rate_limits import RateLimits, Speaker
+from regproxy.upstream.ways_out import WaysOut
 from tests.support.memory_network import MemoryNetwork
 from tests.support.scripted_site import Answerer, Say, ScriptedSite, redirect
 
@@ -69,6 +72,10 @@ class Speaking(Protocol):
         self.transport.write(self.says)
 
 
+def always(say: Say) -> Answerer:
+    return lambda asked: say
+
+
 def speaking(text: bytes) -> IProtocolFactory:
     return Factory.forProtocol(type("Saying", (Speaking,), {"says": text}))
 
@@ -89,13 +96,14 @@ class UpstreamCase(SynchronousTestCase):
             limits=self.limits,
         )
         self.rate_limits = RateLimits(self.network)
-        self.upstream = self.way_out(config)
+        self.upstream = self.make(config)
 
-    def way_out(self, config: Config) -> Upstream:
+    def make(self, config: Config) -> Upstream:
+        ways_out = WaysOut(self.network, self.network.nameResolver, self.policy_for)
         credentials = Credentials(self.network, config.credentials, {})
-        return Upstream(self.network, config, self.policy_for, credentials, self.rate_limits)
+        return Upstream(ways_out, config, credentials, self.rate_limits, lambda: 1_700_000_000.0)
 
-    def policy_for(self, section: RegistrySection) -> VerifyingPolicy:
+    def policy_for(self, trust: Trust) -> VerifyingPolicy:
         return VerifyingPolicy(insecure=True)
 
     def site(
@@ -331,7 +339,7 @@ class FailureTests(UpstreamCase):
 class UntrustedTests(UpstreamCase):
     """With the real policy."""
 
-    def policy_for(self, section: RegistrySection) -> VerifyingPolicy:
+    def policy_for(self, trust: Trust) -> VerifyingPolicy:
         return VerifyingPolicy()
 
     def test_certificate(self) -> None:
@@ -599,43 +607,160 @@ class MirrorTests(UpstreamCase):
     """Several upstreams: mirrors, then the origin."""
 
     registries: ClassVar = {
-        REGISTRY: RegistrySection(upstream=("https://mirror.example.org", f"https://{REGISTRY}"))
+        REGISTRY: RegistrySection(
+            upstream=("https://mirror.example.org/hub", f"https://{REGISTRY}"),
+            username="team",
+            password="secret",
+            auth=Auth.CLIENT_FIRST,
+        ),
+        FIRST: RegistrySection(upstream=("https://known.example.org", f"https://{FIRST}")),
+        "known.example.org": RegistrySection(
+            upstream=("https://10.0.0.9:5001",),
+            username="mirror",
+            password="anders",
+            relay_private=True,
+        ),
     }
 
+    def mirror(self, answerer: Answerer | Say) -> ScriptedSite:
+        return self.site("mirror.example.org", answerer, "8.8.4.4")
+
     def test_first(self) -> None:
-        """The mirror answers; a 404 of it is an answer."""
-        self.site("mirror.example.org", Say(404), "8.8.4.4")
+        """The mirror answers, and says that it is one."""
+        mirror = self.mirror(Say(200, {}, b"mirror"))
         origin = self.site(REGISTRY, Say())
-        self.assertEqual(self.answer()[0], 404)
+        response = self.successResultOf(self.ask(sources=Sources.MIRRORS_FIRST))
+        self.assertTrue(IMirrored.providedBy(response))
+        self.assertEqual(self.body(response), b"mirror")
+        self.assertEqual(mirror.asked[0].uri, b"/hub/v2/")
         self.assertEqual(origin.asked, [])
 
+    def test_origin_only(self) -> None:
+        """Unless a mirror's word counts."""
+        mirror = self.mirror(Say())
+        self.site(REGISTRY, Say(404))
+        self.assertEqual(self.answer()[0], 404)
+        self.assertEqual(mirror.asked, [])
+
     def test_fall_back(self) -> None:
-        """A mirror that fails is passed over."""
+        """A mirror that fails, or has it not, is passed over."""
+        origin = self.site(REGISTRY, Say(200, {}, b"origin"))
+        mirror = self.mirror(Say())
+        for code in 404, 401, 403, 503:
+            mirror.answerer = always(Say(code))
+            answer = self.answer(sources=Sources.MIRRORS_FIRST)
+            self.assertEqual(answer, (200, b"origin"))
+        self.assertEqual((len(mirror.asked), len(origin.asked)), (4, 4))
+
+    def test_redirect_to_nowhere(self) -> None:
+        """Also when it is what the mirror redirects to that fails."""
         self.site(REGISTRY, Say(200, {}, b"origin"))
-        self.assertEqual(self.answer(), (200, b"origin"))
-        for code in (500, 503):
-            self.site("mirror.example.org", Say(code), "8.8.4.4")
-            self.assertEqual(self.answer(), (200, b"origin"))
+        mirror = self.mirror(Say())
+        for location in b"http://plain.example.org/", b"x:y", b"https://gone.example.org/":
+            mirror.answerer = always(redirect(location))
+            answer = self.answer(sources=Sources.MIRRORS_FIRST)
+            self.assertEqual(answer, (200, b"origin"))
+        self.assertEqual(len(mirror.asked), 3)
 
     def test_fall_back_after_timeout(self) -> None:
-        """Also when it takes too long."""
+        """Also when it takes too long; the next request does not wait for it again."""
         self.network.serve("mirror.example.org", "8.8.4.4", 443, Factory.forProtocol(Silent), True)
         self.site(REGISTRY, Say(200, {}, b"origin"))
-        asking = self.ask()
+        asking = self.ask(sources=Sources.MIRRORS_FIRST)
         self.network.pass_time(25)
         self.assertEqual(self.successResultOf(asking).code, 200)
+        self.assertEqual(self.answer(sources=Sources.MIRRORS_FIRST), (200, b"origin"))
 
     def test_last_counts(self) -> None:
-        """When all fail it is the last one's failure."""
+        """When all fail it is the origin's failure."""
+        self.mirror(Say(500))
         self.site(REGISTRY, Say(502))
-        self.assertEqual(self.answer()[0], 502)
+        self.assertEqual(self.answer(sources=Sources.MIRRORS_FIRST)[0], 502)
 
     def test_push(self) -> None:
-        """A push goes to the origin alone."""
-        mirror = self.site("mirror.example.org", Say(), "8.8.4.4")
+        """A push goes to the origin alone, whatever is asked for."""
+        mirror = self.mirror(Say())
         self.site(REGISTRY, Say(202))
-        self.assertEqual(self.answer(b"POST")[0], 202)
+        self.assertEqual(self.answer(b"POST", sources=Sources.MIRRORS_FIRST)[0], 202)
         self.assertEqual(mirror.asked, [])
+
+    def test_clients_login(self) -> None:
+        """It goes to the origin and not to the mirror."""
+        mirror = self.mirror(Say(404))
+        origin = self.site(REGISTRY, Say())
+        self.answer(authorization=BEARER, sources=Sources.MIRRORS_FIRST)
+        self.assertIsNone(mirror.asked[0].header(b"authorization"))
+        self.assertEqual(origin.asked[0].header(b"authorization"), BEARER)
+
+    def test_own_login(self) -> None:
+        """Nor does the proxy's, whether the mirror asks for a password or for a token."""
+        self.site(REGISTRY, Say(200, {}, b"origin"))
+        service = self.site("auth.example.org", Say(200, {}, b'{"token": "any"}'), "1.0.0.1")
+        mirror = self.mirror(Say())
+        for challenge in (
+            b"Basic",
+            b'Bearer realm="https://auth.example.org/token"',
+            b'Bearer realm="https://registry.example.test/token"',
+        ):
+            mirror.answerer = always(Say(401, {b"WWW-Authenticate": challenge}))
+            answer = self.answer(
+                authorization=OWN_LOGIN, repository=NAME, sources=Sources.MIRRORS_FIRST
+            )
+            self.assertEqual(answer, (200, b"origin"))
+        sent = {asked.header(b"authorization") for asked in mirror.asked}
+        self.assertEqual(sent, {None, b"Bearer any"})
+        self.assertEqual({asked.header(b"authorization") for asked in service.asked}, {None})
+
+    def test_realm_at_the_mirror(self) -> None:
+        """A realm that the origin names is not trusted because the mirror is there."""
+        self.site(
+            REGISTRY, Say(401, {b"WWW-Authenticate": b'Bearer realm="https://x.example.org"'})
+        )
+        message = self.refusal(UpstreamLoginFailed, authorization=OWN_LOGIN, repository=NAME)
+        self.assertIn("the credentials are not sent there", message)
+
+    def test_anonymous_token(self) -> None:
+        """A mirror that gives tokens to anybody gives one to the proxy."""
+        realm = b'Bearer realm="https://auth.example.org/token",service="mirror"'
+
+        def answerer(asked: Any) -> Say:
+            if asked.header(b"authorization") == b"Bearer any":
+                return Say(200, {}, b"in")
+            return Say(401, {b"WWW-Authenticate": realm})
+
+        self.mirror(answerer)
+        service = self.site("auth.example.org", Say(200, {}, b'{"token": "any"}'), "1.0.0.1")
+        answer = self.answer(authorization=BEARER, repository=NAME, sources=Sources.MIRRORS_FIRST)
+        self.assertEqual(answer, (200, b"in"))
+        self.assertEqual([asked.header(b"authorization") for asked in service.asked], [None])
+
+    def test_login_at_the_mirror(self) -> None:
+        """A mirror with a section is reached, and logged in to, as that says."""
+
+        def answerer(asked: Any) -> Say:
+            if asked.header(b"authorization") == b"Basic bWlycm9yOmFuZGVycw==":
+                return Say(200, {}, b"in")
+            return Say(401, {b"WWW-Authenticate": b"Basic"})
+
+        mirror = self.site("x", answerer, "10.0.0.9", 5001)
+        answer = self.answer(
+            host=FIRST, authorization=BEARER, repository=NAME, sources=Sources.MIRRORS_FIRST
+        )
+        self.assertEqual(answer, (200, b"in"))
+        sent = [asked.header(b"authorization") for asked in mirror.asked]
+        self.assertEqual(sent, [None, b"Basic bWlycm9yOmFuZGVycw=="])
+
+    def test_down(self) -> None:
+        """Who has something else does not wait for a registry that is known to be down."""
+        self.site(REGISTRY, Say())
+        self.network.silent.add("8.8.8.8")
+        first = self.ask()
+        self.network.pass_time(10)
+        self.failureResultOf(first, UpstreamTimeout)
+        message = self.refusal(UpstreamUnreachable, patience=0)
+        self.assertEqual(message, "no connection to registry.example.test:443 within 10 seconds")
+        self.network.silent.clear()
+        self.assertEqual(self.answer()[0], 200)
 
 
 class InjectTests(UpstreamCase):
@@ -731,7 +856,7 @@ class InjectTests(UpstreamCase):
         file.write_text('{"auths": {"registry.example.test": {"identitytoken": "geheim"}}}')
         config = evolve(self.config, credentials=CredentialsSection((file,)))
         config = evolve(config, registries={Host(REGISTRY): RegistrySection(auth=Auth.INJECT)})
-        self.upstream = self.way_out(config)
+        self.upstream = self.make(config)
         self.site(REGISTRY, self.answerer)
         self.assertEqual(self.answer(repository=NAME), (200, b"in"))
         (asked,) = self.tokens.asked

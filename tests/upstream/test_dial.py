@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
+from twisted.internet import reactor as global_reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectingCancelledError, ConnectionRefusedError
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
     IHostResolution,
     IProtocol,
+    IReactorTime,
     IResolutionReceiver,
+    ITransport,
 )
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
+from regproxy.config.wayout import Family
+from regproxy.oci.names import Host
 from regproxy.policy.addresses import AddressGuard
-from regproxy.upstream.dial import GuardedEndpoint
-from regproxy.upstream.errors import AddressRefused, UpstreamTimeout, UpstreamUnreachable
+from regproxy.upstream.dial import Dialler, DialReactor, GuardedEndpoint
+from regproxy.upstream.errors import (
+    AddressRefused,
+    NameUnresolved,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+
+PUBLIC_ONLY = AddressGuard()
 
 
 @implementer(IHostResolution)
@@ -76,11 +90,16 @@ class GuardedEndpointTests(SynchronousTestCase):
         self,
         *answers: Sequence[str] | None,
         host: str = "registry.example.test",
-        guard: AddressGuard | None = None,
+        guard: AddressGuard | None = PUBLIC_ONLY,
+        family: Family = Family.ANY,
+        role: str = "",
+        sources: tuple[str, ...] = (),
     ) -> Deferred[IProtocol]:
         self.resolver = FakeResolver(*answers)
-        self.reactor.installNameResolver(self.resolver)
-        endpoint = GuardedEndpoint(self.reactor, host, 443, guard or AddressGuard(), 10.0)
+        reach = Dialler(self.reactor, 443, 10.0, sources)
+        endpoint = GuardedEndpoint(
+            self.reactor, self.resolver, Host(host), reach, guard, 10.0, family, role
+        )
         return endpoint.connect(Factory.forProtocol(Protocol))
 
     def dialled(self) -> list[str]:
@@ -124,19 +143,51 @@ class GuardedEndpointTests(SynchronousTestCase):
         self.connect(["127.0.0.1"], guard=AddressGuard.private_allowed())
         self.assertEqual(self.dialled(), ["127.0.0.1"])
 
+    def test_no_guard(self) -> None:
+        """What the configuration itself names is dialled wherever it is."""
+        self.connect(["169.254.1.1"], guard=None)
+        self.assertEqual(self.dialled(), ["169.254.1.1"])
+
+    def test_family(self) -> None:
+        """Addresses of a family that is not wanted are left out, and that is said."""
+        self.connect(["2606:4700::1", "1.1.1.1"], family=Family.IPV4)
+        self.assertEqual(self.dialled(), ["1.1.1.1"])
+        failure = self.failureResultOf(
+            self.connect(["1.1.1.1"], family=Family.IPV6), UpstreamUnreachable
+        )
+        self.assertEqual(
+            failure.value.message,
+            "registry.example.test:443 has no ipv6 address, and no other is dialled",
+        )
+
+    def test_source_address(self) -> None:
+        """Connections begin at the local address of their family."""
+        self.connect(["2606:4700::1", "1.1.1.1"], sources=("192.0.2.9", "2001:db8::9"))
+        self.reactor.advance(0.3)
+        self.assertEqual(
+            [(client[0], client[4]) for client in self.reactor.tcpClients],
+            [("2606:4700::1", ("2001:db8::9", 0)), ("1.1.1.1", ("192.0.2.9", 0))],
+        )
+
+    def test_role(self) -> None:
+        """What is no registry is called by what it is."""
+        connecting = self.connect(["1.1.1.1"], role="the parent proxy")
+        self.reactor.advance(10)
+        failure = self.failureResultOf(connecting, UpstreamTimeout)
+        self.assertIn("to the parent proxy registry.example.test:443", failure.value.message)
+
     def test_unknown_name(self) -> None:
         """A name without addresses cannot be reached."""
-        failure = self.failureResultOf(self.connect([]), UpstreamUnreachable)
+        failure = self.failureResultOf(self.connect([]), NameUnresolved)
         self.assertIn("registry.example.test does not resolve", failure.value.message)
 
     def test_nothing_answers(self) -> None:
-        """The last refusal of a connection is the reason."""
+        """The last refusal of a connection is the reason, given without delay."""
         connecting = self.connect(["1.1.1.1"])
         factory = self.reactor.tcpClients[0][2]
         factory.clientConnectionFailed(
             self.reactor.connectors[0], Failure(ConnectionRefusedError())
         )
-        self.reactor.advance(1)
         failure = self.failureResultOf(connecting, UpstreamUnreachable)
         self.assertIn("cannot connect to registry.example.test:443", failure.value.message)
 
@@ -177,3 +228,53 @@ class GuardedEndpointTests(SynchronousTestCase):
         cancelled.cancel()
         self.failureResultOf(cancelled, CancelledError)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class Noticing(Protocol):
+    """One end of a connection, which is noticed when it is lost."""
+
+    def __init__(self) -> None:
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+class Peers(Factory[Noticing]):
+    """A server of one client, which tells where that comes from."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Noticing:
+        self.peer = cast(IPv4Address, addr).host
+        self.connection = Noticing()
+        return self.connection
+
+
+class LoopbackTests(TestCase):
+    """On real sockets"""
+
+    timeout = 20
+
+    async def test_source_address(self) -> None:
+        """An address that refuses is passed over; the connection begins where it is to begin."""
+        reactor = cast(DialReactor, global_reactor)
+        peers = Peers()
+        listening = TCP4ServerEndpoint(global_reactor, 0, interface="127.0.0.1")
+        port = await listening.listen(peers)
+        self.addCleanup(port.stopListening)
+        where = Host("registry.example.test", port.getHost().port)
+        endpoint = GuardedEndpoint(
+            cast(IReactorTime, global_reactor),
+            FakeResolver(["127.0.0.2", "127.0.0.1"]),
+            where,
+            Dialler(reactor, where.port, 10.0, ("127.0.0.5",)),
+            None,
+            10.0,
+        )
+        client = await endpoint.connect(Factory.forProtocol(Noticing))
+        assert isinstance(client, Noticing)
+        cast(ITransport, client.transport).loseConnection()
+        await client.lost
+        await peers.connection.lost
+        self.assertEqual(peers.peer, "127.0.0.5")
