@@ -283,12 +283,12 @@ class ManyNamesTests(ListenerTestCase):
             for kept in (self.refusals, self.records, self.dialled):
                 kept.clear()
 
-        # Caches of names are full then.
+        # Caches of names are full before it is counted.
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
         for number in range(2000):
             visit(number)
         gc.collect()
-        tracemalloc.start()
-        self.addCleanup(tracemalloc.stop)
         before = tracemalloc.get_traced_memory()[0]
         for number in range(2000, 12_000):
             visit(number)
