@@ -1,8 +1,8 @@
 """Which answer a question to the name server gets.
 
-The names that are intercepted lead here: clients that know of no proxy come to its TLS
-listener by themselves. The DNS knows names and no ports. So a name leads here if it is
-intercepted at port 443, or another port where the TLS listener is; and then with all its ports.
+The names that are intercepted lead here: clients that know of no proxy come to the listeners
+of ``[tls]`` by themselves. The DNS knows names and no ports. So a name leads here if it is
+intercepted at port 443, or at another port of these listeners; and then with all its ports.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class ResolutionRules:
         """Those of *config*, which was checked when it was loaded."""
         section = config.dns
         # Clients come to 443 whatever port something in front of the listener makes of it.
-        ports = {HTTPS_PORT, *_ports(config.tls.listen)}
+        ports = {HTTPS_PORT, *_ports(config.tls.listen + config.tls.http_listen)}
         return cls(
             lambda name: any(config.intercepts(Host(name, port)) for port in ports),
             tuple(map(ip_address, section.addresses)),

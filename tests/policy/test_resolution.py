@@ -150,7 +150,7 @@ class ResolutionTests(SynchronousTestCase):
                 self.assertEqual(refused, Refuse("not a name that leads here"), name)
 
     def test_other_ports(self) -> None:
-        """A registry at another port is led here if that is where TLS is spoken, too."""
+        """A registry at another port is led here if there is a listener at that port, too."""
         question = Question.about("own.example", Type.A)
         for endpoint, leads in {
             "tcp:5000": True,
@@ -161,10 +161,13 @@ class ResolutionTests(SynchronousTestCase):
             "tcp:443:backlog=5000": False,
             "unix:/run/5000": False,
         }.items():
-            config = evolve(CONFIG, tls=TLSSection(("tcp:443", endpoint)))
-            rules = ResolutionRules.of(config)
-            decision = rules.decide(CLIENT, question, recursion_desired=True)
-            self.assertEqual(decision, Own(V4) if leads else Forward(), endpoint)
+            for section in (
+                TLSSection(listen=("tcp:443", endpoint)),
+                TLSSection(listen=("tcp:443",), http_listen=(endpoint,)),
+            ):
+                rules = ResolutionRules.of(evolve(CONFIG, tls=section))
+                decision = rules.decide(CLIENT, question, recursion_desired=True)
+                self.assertEqual(decision, Own(V4) if leads else Forward(), endpoint)
 
     def test_no_host_name(self) -> None:
         """A label with a dot in it is another name, whatever it looks like."""
