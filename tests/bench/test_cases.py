@@ -32,7 +32,9 @@ class SmokeTestCase(SynchronousTestCase):
                 sample[figure.name] for (sample,) in samples.values() if figure.name in sample
             ]
             self.assertTrue(values, f"nobody has {figure.name}")
-            self.assertTrue(all(value > 0 for value in values), f"{figure.name}: {values}")
+            # The clients' share of so short a run may be none.
+            least = 0.0 if figure.name == "client" else 1e-9
+            self.assertGreaterEqual(min(values), least, f"{figure.name}: {values}")
         self.assertEqual(len(table.text(case, samples)), 1 + len(case.figures) + len(case.targets))
         return samples
 
