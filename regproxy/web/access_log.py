@@ -52,8 +52,8 @@ _log: Final = Logger(namespace="regproxy.access")
 class AccessLog:
     """Writes access records, those of one turn of the reactor together.
 
-    Line after line costs half of what a line costs between two answers: whatever writes it has
-    to be fetched into the processor's caches, and what answers fetched again.
+    Line after line costs less than a line between two answers, each of which drives out of the
+    processor's caches what the other runs.
 
     The event carries the record's fields by name too, for observers that want them.
 

@@ -50,6 +50,7 @@ class StrictChannel(HTTPChannel):
     site: StrictSite
     transport: Any
     requests: list[StrictRequest]
+    requestFactory: Any
     #: A request on this connection was answered by a refusal of its head.
     refused = False
     #: The transport has more than it can send now.

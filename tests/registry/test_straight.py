@@ -282,6 +282,7 @@ class FallbackBlobTests(StraightCase):
         """Content that was whole cannot be read from *first* on."""
         self.prepare(CONTENT if right else CONTENT + b"!")
         blob = MemoryBlob.whole(CONTENT)
+        blob.slow = []
         reads = iter([first - start])
 
         def read(offset: int, length: int) -> Deferred[bytes]:
