@@ -283,12 +283,11 @@ class ManyClientsTests(ResilienceTestCase):
         for blob in image.blobs:
             entries = gets(upstream, blob_path(blob))
             self.assertEqual([entry.bytes for entry in entries], [len(blob.content)], f"{entries}")
-        manifests = [
-            entry
-            for reference in ("latest", image.digest)
-            for entry in gets(upstream, f"/v2/app/manifests/{reference}")
-        ]
-        self.assertEqual(len(manifests), 1, f"{manifests}")
+        # podman asks for the tag; the others get its digest by HEAD, and ask for that. While
+        # neither answer is there, nobody knows that they are the same.
+        for reference in ("latest", image.digest):
+            entries = gets(upstream, f"/v2/app/manifests/{reference}")
+            self.assertLessEqual(len(entries), 1, f"{entries}")
         # They did not come one after the other.
         self.assertIn('"cache": "collapsed"', proxy.process.read_log())
 
