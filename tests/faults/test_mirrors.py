@@ -32,8 +32,11 @@ class MirrorFaultTestCase(FaultTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        names = self.stage.new_host
-        self.registries = [Registry(f"m{n}.example.test", names(), names()) for n in range(5)]
+        # Paths of the upstream that no other test has.
+        self.registries = [
+            Registry(f"m{n}.example.test", f"{self.host}-mirror-{n}", f"{self.host}-origin-{n}")
+            for n in range(5)
+        ]
         port = self.upstream.port
         tables: dict[str, dict[str, Value]] = {}
         for each in self.registries:
