@@ -63,16 +63,25 @@ class Target:
     of: str | None = None
     contestant: str = SUBJECT
 
-    def found(self, samples: Samples) -> float:
-        """The figure, or its ratio to the other one's: the median over all runs.
+    def all_found(self, samples: Samples) -> list[float]:
+        """Of each run the figure, or its ratio to the other one's.
 
         The runs alternate, so that each ratio is of two that were measured one after the other.
         """
         mine = [sample[self.figure] for sample in samples[self.contestant]]
         if self.of is None:
-            return median(mine)
+            return mine
         others = [sample[self.figure] for sample in samples[self.of]]
-        return median(mine / other for mine, other in zip(mine, others, strict=True))
+        return [mine / other for mine, other in zip(mine, others, strict=True)]
+
+    def found(self, samples: Samples) -> float:
+        """The median over all runs."""
+        return median(self.all_found(samples))
+
+    def unsettled(self, samples: Samples) -> bool:
+        """Whether some runs are on the one side of the limit and some on the other."""
+        found = self.all_found(samples)
+        return min(found) <= self.limit <= max(found) and min(found) < max(found)
 
     def reached(self, samples: Samples) -> bool:
         """Whether it is."""

@@ -74,9 +74,14 @@ def _bound(figure: Figure, target: Target) -> str:
 
 
 def _verdict(target: Target, samples: Samples) -> str:
-    """What was found, and whether that is enough."""
-    found = target.found(samples)
+    """What was found, in the median and in all runs, and whether that is enough."""
+    found, runs = target.found(samples), target.all_found(samples)
+    shown = f"{found:.3g}"
+    if min(runs) < max(runs):
+        shown += f" ({min(runs):.3g} to {max(runs):.3g})"
     if target.reached(samples):
-        return f"{found:.3g}, reached"
-    side = "over" if target.bound is Bound.AT_MOST else "under"
-    return f"{found:.3g}, missed: {100 * target.missed_by(samples):.0f} % {side}"
+        shown += ", reached"
+    else:
+        side = "over" if target.bound is Bound.AT_MOST else "under"
+        shown += f", missed: {100 * target.missed_by(samples):.0f} % {side}"
+    return f"{shown}; runs differ" if target.unsettled(samples) else shown

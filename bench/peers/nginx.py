@@ -24,7 +24,7 @@ def nginx(setting: Setting, upstream: Upstream) -> Iterator[Peer]:
     directory = setting.subdirectory("nginx")
     port = free_port()
     target = f"""
-        proxy_pass {upstream.tls_url};
+        proxy_pass {upstream.url};
         proxy_cache cache;
         proxy_cache_use_stale error timeout http_500 http_502 http_504 http_429;
     """
@@ -87,7 +87,7 @@ def nginx(setting: Setting, upstream: Upstream) -> Iterator[Peer]:
                 location ~ ^/v2/(.*)/manifests/ {{
                     proxy_cache_key $uri; proxy_cache_valid 1h; {target}
                 }}
-                location / {{ proxy_pass {upstream.tls_url}; proxy_cache off; }}
+                location / {{ proxy_pass {upstream.url}; proxy_cache off; }}
             }}
         }}
         """

@@ -44,7 +44,8 @@ def regproxy(
     port = free_port()
     tables: dict[str, dict[str, Value]] = {
         f'registries."{HOST}"': {
-            "upstream": [upstream.tls_url],
+            "upstream": [upstream.url],
+            "plain_http": upstream.url.startswith("http:"),
             "ca_file": str(upstream.keys.ca),
             "relay_private": True,
         },

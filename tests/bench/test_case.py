@@ -41,6 +41,13 @@ class TargetTests(SynchronousTestCase):
             self.assertEqual(target.reached(found), reached, value)
             self.assertAlmostEqual(target.missed_by(found), missed_by, msg=value)
 
+    def test_unsettled(self) -> None:
+        """Runs on both sides of the limit say that it may be chance."""
+        target = at_most("speed", 10)
+        for values, unsettled in (([8, 9], False), ([9, 11], True), ([11, 12], False)):
+            found = samples(regproxy=list(map(float, values)))
+            self.assertEqual(target.unsettled(found), unsettled, values)
+
 
 class RunTests(SynchronousTestCase):
     """``run``."""

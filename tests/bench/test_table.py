@@ -41,6 +41,15 @@ class TableTests(SynchronousTestCase):
             ],
         )
 
+    def test_runs_that_differ(self) -> None:
+        """What is within the noise is shown as such."""
+        samples = {"regproxy": [{"wait": wait, "rate": 1} for wait in (0.05, 0.09, 0.2)]}
+        case = evolve(CASE, targets=CASE.targets[1:])
+        self.assertEqual(
+            text(case, samples)[-1],
+            "  first byte at most 0.1 s: 0.09 (0.05 to 0.2), reached; runs differ",
+        )
+
     def test_markdown(self) -> None:
         """Cases that were not run are named, too."""
         results = Results("2031-05-06", {}, {}, {"race": SAMPLES})

@@ -49,6 +49,14 @@ class FileServerTests(SynchronousTestCase):
             self.assertLess(0, drained.first_after)
             self.assertLessEqual(drained.first_after, drained.seconds)
 
+    def test_paced(self) -> None:
+        """It takes its time: of the first second's bytes nginx is generous, not of the next."""
+        directory = Path(self.mktemp()).resolve()
+        directory.mkdir(parents=True)
+        with file_server(Setting(directory, TINY), rate=MiB) as server:
+            drained = drain(server.way, server.way.blob(server.make_blob(3 * MiB)))
+        self.assertGreater(drained.seconds, 1.5)
+
     def test_drain_refused(self) -> None:
         with self.assertRaises(Refused):
             drain(self.way, self.way.blob(digest(b"other")))
