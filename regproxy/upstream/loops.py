@@ -18,7 +18,8 @@ from regproxy.oci.names import Host
 from regproxy.policy.addresses import LeadsBack
 from regproxy.policy.resolution import ServerAddress
 from regproxy.upstream.dial import resolve
-from regproxy.upstream.redirects import URL
+from regproxy.upstream.servers import servers
+from regproxy.upstream.ways_out import resolves_here
 
 _ADVICE: Final = (
     "{host} leads back to this proxy: its own look-up gives {address}. Requests that need"
@@ -73,11 +74,11 @@ async def find_loops(resolver: IHostnameResolver, config: Config, own: LeadsBack
         own: where this proxy is.
     """
     found = []
-    for key, servers in (
+    for key, name_servers in (
         ("forward_to", config.dns.forward_to),
         ("upstream_resolvers", config.dns.upstream_resolvers),
     ):
-        for server in map(ServerAddress.parse, servers):
+        for server in map(ServerAddress.parse, name_servers):
             if own(server.address, server.port):
                 found.append(f"dns.{key}: the name server {server} is this proxy itself")
     # Only names that clients are led here with can lead the proxy here.
@@ -91,14 +92,15 @@ async def find_loops(resolver: IHostnameResolver, config: Config, own: LeadsBack
 
 
 def _upstreams(config: Config) -> set[Host]:
-    """The servers of all registries whose names are known."""
+    """The servers of all registries whose names are known, and looked up here."""
     exact = {
         Host(pattern.text, pattern.port)
         for pattern in config.interception.hosts
         if "*" not in pattern.text
     }
     return {
-        URL.parse(url).host
+        server.base.host
         for host in exact | config.registries.keys()
-        for url in config.registry(host).upstream
+        for server in servers(config, host.canonical)
+        if resolves_here(server.base.host, config.line(server.section))
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import cast
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
@@ -31,6 +31,9 @@ from regproxy.upstream.http_connect import http_connect
 from regproxy.upstream.logins import Password, read_password
 from regproxy.upstream.secure import TLSEndpoint
 from regproxy.upstream.socks import socks5
+
+# All other parents resolve names themselves.
+_RESOLVED_HERE: Final = "socks5"
 
 _Speak = Callable[[str, Host, Password | None], Handshake]
 
@@ -61,10 +64,10 @@ class WaysOut:
         Where a parent proxy resolves the name, the guard cannot see the addresses: it
         checks literal ones, names and ports, and the rest is the parent's to refuse.
         """
-        if line.proxy == DIRECT or is_exempt(host, _exempt(line.exempt)):
+        if _is_direct(host, line):
             return self._straight(host, guard, line)
         scheme = urlsplit(line.proxy.url).scheme
-        if scheme == "socks5":
+        if scheme == _RESOLVED_HERE:
             return self._resolving(host, guard, line)
         reason = guard.check_unresolved(host.name, host.port)
         if reason is not None:
@@ -118,6 +121,15 @@ class _Refused:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         return fail(AddressRefused(self.message))
+
+
+def resolves_here(host: Host, line: Line) -> bool:
+    """Whether the name of *host* is looked up here, and not by a parent proxy."""
+    return _is_direct(host, line) or urlsplit(line.proxy.url).scheme == _RESOLVED_HERE
+
+
+def _is_direct(host: Host, line: Line) -> bool:
+    return line.proxy == DIRECT or is_exempt(host, _exempt(line.exempt))
 
 
 def _family(line: Line) -> Family:

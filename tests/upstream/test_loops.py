@@ -17,6 +17,7 @@ from regproxy.config.model import (
     RegistrySection,
     TLSSection,
 )
+from regproxy.config.wayout import ParentProxy, UpstreamSection
 from regproxy.oci.names import Host
 from regproxy.upstream.loops import OwnPlaces, find_loops, is_local
 from tests.support.memory_network import MemoryNetwork
@@ -123,6 +124,17 @@ class FindLoopsTests(SynchronousTestCase):
             [loop.split()[0] for loop in self.find()],
             ["ghcr.io", "mirror.example", "registry-1.docker.io"],
         )
+
+    def test_parent(self) -> None:
+        """What a parent proxy looks up does not lead here, whatever it is here."""
+        self.network.names["ghcr.io"] = ["10.0.0.5"]
+        for url, loops in ("http://10.0.0.1:3128", 0), ("socks5://10.0.0.1:1080", 1):
+            upstream = UpstreamSection(ParentProxy(url))
+            self.config = evolve(self.config, upstream=upstream)
+            self.assertEqual(len(self.find()), loops, url)
+        upstream = UpstreamSection(ParentProxy("http://10.0.0.1:3128"), no_proxy=("ghcr.io",))
+        self.config = evolve(self.config, upstream=upstream)
+        self.assertEqual(len(self.find()), 1)
 
     def test_nobody_is_led_here(self) -> None:
         """Without a listener that a name could lead to, no name is looked up."""
