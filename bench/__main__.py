@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pstats
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ def main() -> int:
     unknown = [name for name in options.cases if name not in CASES]
     if unknown:
         parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    # The servers are stopped then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     cores = machine.Cores.of_this_machine()
     found = results.Results(
         date=datetime.now(UTC).date().isoformat(),
