@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -342,6 +343,7 @@ class RunningTests(TestCase):
         options = Options()
         options.parseOptions(["--config", str(self.file)])
         service = makeService(options)
+        self.addCleanup(gc.unfreeze)
         assert isinstance(service, ProxyService)
         service.privilegedStartService()
         service.startService()
@@ -367,6 +369,12 @@ class RunningTests(TestCase):
         response = await Agent(reactor).request(b"GET", url)
         body: bytes = await readBody(response)
         return body
+
+    async def test_garbage_collector(self) -> None:
+        """It leaves alone what was imported, which it would look through again and again."""
+        self.assertTrue(any(each is ProxyService for each in gc.get_objects()))
+        await self.start()
+        self.assertFalse(any(each is ProxyService for each in gc.get_objects()))
 
     async def test_starts_and_stops(self) -> None:
         """It serves; and when it has stopped there are no threads and no ports."""

@@ -47,7 +47,7 @@ from regproxy.store.reconciliation import Reconciliation
 from regproxy.wiring import Foundation
 from tests.support.process import environment
 from tests.support.proxy import Proxy, Value
-from tests.support.workers import Now
+from tests.support.workers import Now, no_pause
 
 HOST: Final = Host("registry.example.test")
 MEDIA_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -61,8 +61,7 @@ TABLES: Final[dict[str, dict[str, Value]]] = {
 #: What makes an index from being brought up to date tell so.
 UP_TO_DATE: Final = "The index was brought up to date: 1 blobs added, 0 removed"
 
-# Hits that are counted after the start has come to its end; questions for the statistics.
-_HITS: Final = 5000
+# Questions for the statistics.
 _QUESTIONS: Final = 1000
 # Seconds that may pass until then; seconds from one beat beside the parts to the next.
 _PATIENCE: Final = 600.0
@@ -188,6 +187,8 @@ class _Stored(Proxy):
         shutil.rmtree(self.data / "cache")
         make(self.data / "cache", blobs)
         self._unknown = count(blobs)
+        # What is counted after the start has come to its end.
+        self._hits = setting.scale.stored // 200
 
     def arguments(self) -> list[str]:
         return self._setting.pinned(super().arguments())
@@ -211,7 +212,7 @@ class _Stored(Proxy):
                     if time.monotonic() - begun > _PATIENCE:
                         raise Refused(self.process.tail(told))
                 sample["reconciled"] = time.monotonic() - begun
-                after = [get(client, way, chance.randrange(used)) for _ in range(_HITS)]
+                after = [get(client, way, chance.randrange(used)) for _ in range(self._hits)]
             sample |= _spread("meanwhile", meanwhile) | _spread("after", after)
             sample["rss"] = memory(self.process.pid) / MiB
         finally:
@@ -311,9 +312,9 @@ async def keep_house(reactor: Any, data: Path) -> Sample:
         await Eviction(directory, inventory, workers, store.uses, time.time).run(rules)
 
     async def forget() -> None:
-        # As if nobody had used anything for some days: what has lost its content goes.
-        pause = Leisure(reactor).pause
-        await Forgetting(inventory, pause, lambda: time.time() + 3 * DAY).run(60 * DAY)
+        # As if nobody had used anything for some days: what has lost its content goes. Without
+        # the pauses, which make three quarters of its time.
+        await Forgetting(inventory, no_pause, lambda: time.time() + 3 * DAY).run(60 * DAY)
 
     async def use() -> None:
         blobs = (await inventory.total()).blobs
