@@ -193,11 +193,11 @@ class Index:
         row = self._database.row("SELECT last_access FROM content WHERE digest = ?", str(digest))
         return None if row is None else float(row[0])
 
-    def touch(self, used: dict[Digest, float]) -> Deferred[None]:
-        """Record when each content was last used."""
+    def touch(self, used: dict[str, float]) -> Deferred[None]:
+        """Record when each content was last used, by the text of its digest."""
         return self._database.write(
             "UPDATE content SET last_access = ? WHERE digest = ?",
-            ((when, str(digest)) for digest, when in used.items()),
+            ((when, digest) for digest, when in used.items()),
         )
 
     # Rows about tags and repositories, and when they were last used.

@@ -59,16 +59,17 @@ class Uses:
         now: seconds since the epoch.
 
     Attributes:
-        last: when what was last used by a client.
+        last: when what was last used by a client, by the text of its digest: there may be
+            many, and texts are nothing for the garbage collector to look through.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self.last: LastUses[Digest] = LastUses(now)
+        self.last: LastUses[str] = LastUses(now)
         self._holders: Counter[Digest] = Counter()
 
     def __contains__(self, digest: Digest) -> bool:
         """Whether it is held, or was used after the index was last told."""
-        return digest in self._holders or digest in self.last
+        return digest in self._holders or str(digest) in self.last
 
     def hold(self, digest: Digest) -> None:
         """One more has to do with it."""
@@ -82,4 +83,4 @@ class Uses:
 
     def touch(self, digest: Digest) -> None:
         """A client uses it."""
-        self.last.touch(digest)
+        self.last.touch(str(digest))

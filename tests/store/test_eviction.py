@@ -92,7 +92,7 @@ class RunTests(EvictionCase):
         digests = self.fill(10)
         blob = self.open(digests[0])
         self.successResultOf(self.store.flush_access_times())
-        self.index.touch({digests[0]: 0.0})
+        self.index.touch({str(digests[0]): 0.0})
         self.run_(max_size=900)
         self.check_kept([digests[0], *digests[3:]])
         self.assertEqual(len(self.successResultOf(blob.read(0, 200))), 100)

@@ -139,7 +139,7 @@ class ContentTests(IndexCase):
         index.put_content(record(ONE, 3, 10.0))
         index.put_content(record(TWO, 3, 10.0))
         self.assertEqual(index.last_access(ONE), 10.0)
-        index.touch({ONE: 20.0, Digest.of(b"evicted meanwhile"): 20.0})
+        index.touch({str(ONE): 20.0, str(Digest.of(b"evicted meanwhile")): 20.0})
         self.assertEqual((index.last_access(ONE), index.last_access(TWO)), (20.0, 10.0))
         index.put_content(record(TWO, 3, 30.0))
         self.assertEqual(index.last_access(TWO), 30.0)

@@ -114,7 +114,7 @@ class ChangeTests(InventoryCase):
         self.put(*(record(number, when=1.0) for number in (1, 2, 3)))
         seen = self.oldest()
         self.put(record(2, when=2.0))
-        self.index.touch({record(3).digest: 9.0})
+        self.index.touch({str(record(3).digest): 9.0})
         self.successResultOf(self.inventory.forget(seen))
         self.assertEqual(self.oldest(), [record(2, when=2.0)])
 
@@ -190,7 +190,7 @@ class ChangeTests(InventoryCase):
                     case "verified":
                         inventory.verified(each)
                     case "touch":
-                        self.index.touch({each.digest: 0.0})
+                        self.index.touch({str(each.digest): 0.0})
                     case _:
                         inventory.pin(each.digest, False)
                 records = self.oldest()

@@ -93,7 +93,7 @@ class StatementTests(ScaleCase):
             lambda: index.put_content(middle),
             lambda: index.content(digest),
             lambda: index.last_access(digest),
-            lambda: index.touch({digest: at}),
+            lambda: index.touch({str(digest): at}),
             lambda: ensureDeferred(index.flush()),
             lambda: inventory.total(),
             lambda: inventory.oldest(middle, 32),

@@ -28,9 +28,9 @@ class UsesTests(SynchronousTestCase):
 
     def test_touched(self) -> None:
         """It counts as in use until the index knows."""
-        told: list[dict[Digest, float]] = []
+        told: list[dict[str, float]] = []
 
-        async def record(last: dict[Digest, float]) -> None:
+        async def record(last: dict[str, float]) -> None:
             told.append(last)
 
         self.uses.touch(ONE)
@@ -38,7 +38,7 @@ class UsesTests(SynchronousTestCase):
         self.uses.touch(ONE)
         self.assertIn(ONE, self.uses)
         self.successResultOf(ensureDeferred(self.uses.last.tell(record)))
-        self.assertEqual(told, [{ONE: 2.0}])
+        self.assertEqual(told, [{str(ONE): 2.0}])
         self.assertNotIn(ONE, self.uses)
         self.successResultOf(ensureDeferred(self.uses.last.tell(record)))
         self.assertEqual(len(told), 1)
