@@ -318,7 +318,6 @@ class ProxyService(MultiService):
         super().startService()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         self._reactor.callWhenRunning(_stop_once)
-        self._reactor.installNameResolver(self.house.resolver)
         self._reactor.callWhenRunning(self._look_for_loops)
         # The last connections are cut off after the services have stopped.
         self._reactor.addSystemEventTrigger("after", "shutdown", self._foundation.access_log.flush)
@@ -332,7 +331,6 @@ class ProxyService(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Stop everything."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        self._reactor.installNameResolver(self._foundation.system_resolver)
         return gatherResults([super().stopService(), self.house.upstream.close()])
 
     def way(self, name: str) -> IProtocolFactory:
@@ -363,7 +361,6 @@ class ProxyService(MultiService):
         self._foundation.housekeeping.follow(config.cache)
         self._foundation.traffic.follow(config)
         replaced.upstream.close()
-        self._reactor.installNameResolver(self.house.resolver)
         self._look_for_loops()
         self._log.info("The configuration was reloaded")
 

@@ -255,7 +255,7 @@ class House:
             decide=partial(decide, config),
             intercepted=enter,
             plain=site(
-                PlainResource(pages(), registries, RelayResource(ways_out, config), config),
+                PlainResource(pages(), registries, RelayResource(ways_out, config, own), config),
                 Entry("proxy"),
             ),
             tunnels=tunnels("connect", "CONNECT"),

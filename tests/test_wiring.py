@@ -238,6 +238,9 @@ class WaysTests(WiringTestCase):
         answer = self.get("proxy", url, "site.example.com", house)
         self.assertEqual((answer.body, answer["X-From"]), (b"{}", "upstream"))
         self.assertEqual(self.network.dialled, [("8.8.4.4", 80)])
+        # Unless it listens there itself.
+        self.foundation.places.add("8.8.4.4", 80)
+        self.assertEqual(self.get("proxy", url, "site.example.com", house).status, 403)
 
     def test_mirror(self) -> None:
         """By the mirror, which answers for guests what anybody may read."""

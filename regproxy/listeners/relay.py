@@ -25,7 +25,7 @@ from regproxy.config.model import Config, RegistrySection
 from regproxy.config.wayout import Line
 from regproxy.oci.errors import InternalError
 from regproxy.oci.names import Host
-from regproxy.policy.addresses import AddressGuard, AllowEntry
+from regproxy.policy.addresses import AddressGuard, AllowEntry, LeadsBack, nowhere
 from regproxy.policy.caching import CacheStatus, Forward
 from regproxy.registry.ask import length_of
 from regproxy.registry.errors import answer_to
@@ -67,17 +67,18 @@ class RelayResource(Resource):
 
     Args:
         config: its ``[relay] allow`` and ``[limits]`` count.
+        own: where this proxy itself is; it is not dialled.
     """
 
     isLeaf = True
     _log = Logger()
 
-    def __init__(self, ways_out: WaysOut, config: Config) -> None:
+    def __init__(self, ways_out: WaysOut, config: Config, own: LeadsBack = nowhere) -> None:
         super().__init__()
         self._clock = cast(IReactorTime, ways_out.reactor)
         self._limits = config.limits
         allow = tuple(map(AllowEntry.parse, config.relay.allow))
-        guard = AddressGuard(allow, ports=frozenset({HTTP_PORT}))
+        guard = AddressGuard(allow, ports=frozenset({HTTP_PORT}), own=own)
         # Each connection carries one request: its next client may be another.
         pool = MeteredPool(self._clock, config.limits.upstream_head_size, persistent=False)
         endpoints = _Endpoints(ways_out, guard, config.line(RegistrySection()))

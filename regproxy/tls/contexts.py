@@ -20,6 +20,9 @@ HTTP_1_1: Final = b"http/1.1"
 # client that puts ChaCha20 first has no AES instructions and gets what it wants.
 _OP_PRIORITIZE_CHACHA: Final = 1 << 21
 
+# SSL_MODE_ENABLE_PARTIAL_WRITE of OpenSSL's ssl.h, which pyOpenSSL sets and does not name.
+_MODE_ENABLE_PARTIAL_WRITE: Final = 1
+
 # AES-128 first: 256 bits cost a third more CPU per byte and protect no better here.
 _TLS_1_3: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 # Forward secrecy and authenticated encryption only (RFC 9325 section 4.2). Leaves
@@ -83,8 +86,9 @@ def _context(method: int) -> SSL.Context:
     # An idle connection gives back its 32 KiB of record buffers.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     # pyOpenSSL has every call write one record only. A BIO in memory takes them all at once.
+    # Only private names of pyOpenSSL can say so; without them each call goes on as before.
     if clear_mode := getattr(getattr(SSL, "_lib", None), "SSL_CTX_clear_mode", None):
-        clear_mode(context._context, 1)
+        clear_mode(context._context, _MODE_ENABLE_PARTIAL_WRITE)
     return context
 
 

@@ -39,11 +39,7 @@ from regproxy.upstream.race import arranged, race
 
 
 class DialReactor(Protocol):
-    """What is needed of a reactor here: IReactorTCP, IReactorTime, and names."""
-
-    @property
-    def nameResolver(self) -> IHostnameResolver:
-        """As in IReactorPluggableNameResolver."""
+    """What is needed of a reactor here: IReactorTCP and IReactorTime."""
 
     @property
     def seconds(self) -> Callable[[], float]:

@@ -13,7 +13,8 @@ A body that cannot go this way, because there is another layer in between or twi
 pyOpenSSL have changed inside, goes through :class:`regproxy.web.sender.Buffered`. Private
 are, of BufferingTLSTransport, the aggregator of small writes, which has to be flushed, and
 the buffer of what waits for a handshake, which has to be empty; of pyOpenSSL's
-Connection, the BIO that ciphertext is read from.
+Connection, the BIO that ciphertext is read from. :mod:`regproxy.tls.contexts` sees to it that
+OpenSSL encrypts a piece in one call; record by record it would come to the same.
 """
 
 from __future__ import annotations

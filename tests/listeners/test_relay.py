@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from regproxy.config.model import Config, LimitsSection, RelaySection
 from regproxy.config.wayout import ParentProxy, UpstreamSection
 from regproxy.listeners.relay import RelayResource
+from regproxy.policy.addresses import LeadsBack, nowhere
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.upstream.ways_out import WaysOut
 from regproxy.web.site import Entry, Limits, StrictSite
@@ -63,10 +64,10 @@ class RelayTestCase(SynchronousTestCase):
         self.network.serve("site.test", "8.8.8.8", 80, self.origin)
         self.start(CONFIG)
 
-    def start(self, config: Config) -> None:
+    def start(self, config: Config, own: LeadsBack = nowhere) -> None:
         ways_out = WaysOut(self.network, self.network.nameResolver, lambda trust: VerifyingPolicy())
         self.site = StrictSite(
-            RelayResource(ways_out, config),
+            RelayResource(ways_out, config, own),
             Entry("proxy"),
             Limits(30.0, 300.0, 300.0),
             self.network,
@@ -208,6 +209,12 @@ class GuardTests(RelayTestCase):
         self.assertEqual(self.ask("GET", "http://inside.test:8080/").body, b"content")
         self.assertEqual(self.asked.header(b"host"), b"inside.test:8080")
         self.refused("http://inside.test/")
+
+    def test_itself(self) -> None:
+        """The proxy is not relayed to, whatever ``allow`` says."""
+        config = evolve(CONFIG, relay=RelaySection(("8.8.8.8",), allow_http=True))
+        self.start(config, lambda address, port: (address, port) == ("8.8.8.8", 80))
+        self.refused("http://site.test/")
 
 
 class ParentTests(RelayTestCase):

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocolFactory,
     IPushProducer,
+    IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorTime,
     IStreamClientEndpoint,
@@ -222,7 +223,8 @@ class Listener(TestCase):
         reactor = cast(DialReactor, global_reactor)
         reach = Dialler(reactor, host.port, 5.0)
         clock = cast(IReactorTime, global_reactor)
-        return GuardedEndpoint(clock, reactor.nameResolver, host, reach, guard, 5.0)
+        resolver = cast(IReactorPluggableNameResolver, global_reactor).nameResolver
+        return GuardedEndpoint(clock, resolver, host, reach, guard, 5.0)
 
     def record(self, record: TunnelRecord) -> None:
         """Take the record of a tunnel."""

@@ -297,7 +297,6 @@ class FallbackBlobTests(StraightCase):
         blob.read = lambda offset, length: ensureDeferred(  # type: ignore[method-assign]
             reading(offset, length)
         )
-        blob.read_into = lambda buffer, offset: 0  # type: ignore[method-assign]
         blob.digest = self.straight.digest
         fallback = self.fallback(blob, end)
         sending = self.send(fallback, start, end)

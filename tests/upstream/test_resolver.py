@@ -103,7 +103,7 @@ class NameServerResolverTests(SynchronousTestCase):
         self.assertEqual(self.asked, [])
 
     def test_interface(self) -> None:
-        """What IHostnameResolver promises, for whoever else uses the reactor's."""
+        """What IHostnameResolver promises."""
         receiver = Receiver()
         resolution = self.resolver.resolveHostName(
             receiver, HOST, 7, [IPv6Address], transportSemantics="UDP"
