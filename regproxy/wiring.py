@@ -43,6 +43,7 @@ from regproxy.management.metrics import Metrics, Sources
 from regproxy.management.site import Facts, ManagementSite
 from regproxy.management.tally import Traffic
 from regproxy.oci.errors import OwnFailure, RegistryError
+from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import HTTPS_PORT, Host
 from regproxy.policy.addresses import AddressGuard, AllowEntry, LeadsBack
 from regproxy.policy.filling import FillRules
@@ -404,5 +405,6 @@ def _log_tunnel(access_log: AccessLog, way: str, method: str, record: TunnelReco
             duration=record.duration,
             cache="tunnel" if record.outcome is Outcome.TUNNEL else "none",
             reason=record.reason,
+            kind=RequestKind.TUNNEL,
         )
     )

@@ -484,7 +484,7 @@ class TunnelTests(WiringTestCase):
         self.assertEqual(status, 200)
         assert record is not None
         self.assertEqual((record.registry, record.cache), ("site.example.com", "tunnel"))
-        self.assertEqual(record.way, "connect")
+        self.assertEqual((record.way, record.kind), ("connect", "tunnel"))
 
 
 class ParentTests(WiringTestCase):

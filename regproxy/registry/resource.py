@@ -23,6 +23,7 @@ from regproxy.oci.errors import (
     OwnFailure,
     RegistryError,
 )
+from regproxy.oci.kinds import kind_of
 from regproxy.oci.routes import parse_route
 from regproxy.registry.ask import (
     Answer,
@@ -103,6 +104,7 @@ class RegistryResource(Resource):
         host = entrance.host.canonical
         request.note(registry=str(host))
         route = parse_route(entrance.target)
+        request.kind = kind_of(request.method, route)
         repository, reference = subject(route)
         if reference is not None:
             request.note(repository=repository, reference=reference)

@@ -11,6 +11,8 @@ from attrs import asdict, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from regproxy.oci.kinds import RequestKind
+
 
 @frozen
 class AccessRecord:
@@ -29,6 +31,7 @@ class AccessRecord:
         duration: seconds from the request's head to the answer's end.
         cache: ``hit``, ``miss``, ``stale``, ``collapsed``, ``pass`` or ``none``.
         reason: why it was answered so, or what went wrong.
+        kind: what it was for.
     """
 
     time: float
@@ -43,6 +46,7 @@ class AccessRecord:
     duration: float
     cache: str
     reason: str | None
+    kind: RequestKind = RequestKind.OTHER
 
 
 # Not in the class: there a Logger is named after it.

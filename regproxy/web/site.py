@@ -35,6 +35,7 @@ from regproxy.oci.errors import (
     InternalError,
     RegistryError,
 )
+from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import Host
 from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.channel import CLIENT_LEFT, StrictChannel
@@ -89,6 +90,7 @@ class StrictRequest(Request):
 
     Attributes:
         body: what follows the head, to be taken by whoever wants it; None when nothing does.
+        kind: what the log line says that it is for.
     """
 
     channel: StrictChannel
@@ -96,6 +98,7 @@ class StrictRequest(Request):
     form: TargetForm
     authority: Host | None
     body: RequestBody | None = None
+    kind = RequestKind.OTHER
     # twisted.web would call everything without a type text/html.
     defaultContentType = None
 
@@ -309,6 +312,7 @@ class StrictRequest(Request):
                 duration=time.monotonic() - self._begun_monotonic,
                 cache=notes.get("cache") or "none",
                 reason=notes.get("reason"),
+                kind=self.kind,
             )
         )
 

@@ -213,7 +213,7 @@ class LogTests(FrontTestCase):
             self.assertEqual((record.registry, record.repository), (OPEN, "some/app"))
             self.assertEqual(record.reference, str(Digest.of(BLOB)))
             self.assertEqual((record.status, record.bytes), (200, len(BLOB)))
-            self.assertEqual(record.cache, cache)
+            self.assertEqual((record.cache, record.kind), (cache, "blob"))
             self.assertNotIn("secret", str(record))
 
     def test_other_path(self) -> None:
@@ -222,6 +222,7 @@ class LogTests(FrontTestCase):
         self.get(OPEN, "/token?account=secret")
         (record,) = self.log.records
         self.assertEqual((record.reference, record.cache), ("/token", "pass"))
+        self.assertEqual(record.kind, "token")
 
     def test_error(self) -> None:
         """The reason is what the client is told."""

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from regproxy.oci.kinds import RequestKind
 from regproxy.web.access_log import AccessLog, AccessRecord
 
 RECORD = AccessRecord(
@@ -23,6 +24,7 @@ RECORD = AccessRecord(
     duration=0.123456,
     cache="hit",
     reason=None,
+    kind=RequestKind.TAG,
 )
 
 
@@ -56,6 +58,7 @@ class AccessLogTests(SynchronousTestCase):
                 "duration": 0.1235,
                 "cache": "hit",
                 "reason": None,
+                "kind": "tag",
             },
         )
 
