@@ -2,7 +2,7 @@
 
 ``python -m tests.run [name ...]`` is ``trial [name ...]`` with a verdict that hides
 nothing: what was skipped is named, a run without a test is a failure, and where
-``CI=true`` a skipped test is one too.
+``CI=true`` a skipped test is one too. Without a name it runs all tests, on two lanes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -20,6 +22,8 @@ from twisted.trial.reporter import TreeReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+#: They wait for clients and servers most of the time: the others run beside them.
+SLOW: Final = "tests.e2e"
 
 
 @frozen
@@ -46,6 +50,15 @@ class Summary:
             failed=len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses),
             skipped=Counter((_module(test), reason) for test, reason in undone),
             interrupted=result.shouldStop,
+        )
+
+    def __add__(self, other: Summary) -> Summary:
+        """The summary of both runs."""
+        return Summary(
+            self.passed + other.passed,
+            self.failed + other.failed,
+            self.skipped + other.skipped,
+            self.interrupted or other.interrupted,
         )
 
     def good(self, *, may_skip: bool) -> bool:
@@ -89,9 +102,40 @@ def run(names: Sequence[str], directory: Path, stream: TextIO) -> Summary:
     return Summary.of(result)
 
 
+def lanes(tests: Path) -> list[list[str]]:
+    """The names of all tests of the package in the directory *tests*, by lane; SLOW first."""
+    modules = (path.stem for path in tests.glob("test_*.py"))
+    packages = (path.parent.name for path in tests.glob("*/__init__.py"))
+    names = {f"{tests.name}.{name}" for name in (*modules, *packages)}
+    return [[SLOW], sorted(names - {SLOW})]
+
+
+def run_all() -> Summary:
+    """Run all tests, each lane in a process of its own; reports do not mix."""
+    first, second = lanes(ROOT / "tests")
+    report = ROOT / "_trial_temp.report"
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        futures = [
+            pool.submit(run_lane, first, ROOT / "_trial_temp", None),
+            pool.submit(run_lane, second, ROOT / "_trial_temp.beside", report),
+        ]
+        summaries = [future.result() for future in futures]
+    print(report.read_text())
+    return sum(summaries[1:], summaries[0])
+
+
+def run_lane(names: Sequence[str], directory: Path, report: Path | None) -> Summary:
+    """Run one lane; its report goes to a file, or to the standard output."""
+    if report is None:
+        return run(names, directory, sys.stdout)
+    with report.open("w") as stream:
+        return run(names, directory, stream)
+
+
 def main() -> int:
     """The command: 0 when all is well, 1 when not."""
-    summary = run(sys.argv[1:] or ["tests"], ROOT / "_trial_temp", sys.stdout)
+    names = sys.argv[1:]
+    summary = run(names, ROOT / "_trial_temp", sys.stdout) if names else run_all()
     print(*summary.lines(), sep="\n")
     return 0 if summary.good(may_skip=os.environ.get("CI") != "true") else 1
 

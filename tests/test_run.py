@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.reporter import TreeReporter
 from twisted.trial.unittest import SynchronousTestCase, TestDecorator, Todo, makeTodo
 
-from tests.run import Summary
+from tests.run import ROOT, Summary, lanes
 
 NO_SKIP: Counter[tuple[str, str]] = Counter()
 
@@ -95,6 +95,26 @@ class SummaryTests(SynchronousTestCase):
                 "3 passed, 1 failed, 3 skipped",
             ],
         )
+
+    def test_sum(self) -> None:
+        one = Summary(3, 1, Counter({("tests.a", "no podman"): 1}))
+        other = Summary(2, 0, Counter({("tests.a", "no podman"): 2}), interrupted=True)
+        expected = Summary(5, 1, Counter({("tests.a", "no podman"): 3}), interrupted=True)
+        self.assertEqual(one + other, expected)
+
+
+class LaneTests(SynchronousTestCase):
+    """What runs beside what."""
+
+    def test_every_test_is_on_one_lane(self) -> None:
+        modules = {
+            ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for path in (ROOT / "tests").rglob("test_*.py")
+        }
+        names = [name for lane in lanes(ROOT / "tests") for name in lane]
+        for module in modules:
+            covering = [name for name in names if f"{module}.".startswith(f"{name}.")]
+            self.assertEqual(len(covering), 1, module)
 
 
 class MakefileTests(SynchronousTestCase):
