@@ -47,6 +47,12 @@ FLUSH_INTERVAL: Final = 30.0
 HOUSEKEEPING_INTERVAL: Final = 60.0
 # Before the description of an endpoint: a load balancer that speaks the PROXY protocol is there.
 PROXIED: Final = "haproxy:"
+# Connections that wait to be accepted; the kernel takes as many as net.core.somaxconn allows. When
+# a cluster starts, all its nodes come within milliseconds, and whoever finds no room tries again
+# after a whole second. Twisted's own number is 50.
+BACKLOG: Final = 4096
+# The kinds of endpoint that have one.
+_WITH_BACKLOG: Final = ("tcp:", "tcp6:", "ssl:", "unix:")
 # What Twisted raises for a description of an endpoint that it cannot read.
 NO_ENDPOINT: Final = (ValueError, TypeError, LookupError, ImportError, OSError)
 
@@ -196,7 +202,7 @@ class ListenerService(Service):
         if self._description.startswith(PROXIED):
             factory = ProxiedFactory(self._reactor, factory)
         try:
-            endpoint = serverFromString(self._reactor, self._description.removeprefix(PROXIED))
+            endpoint = serverFromString(self._reactor, _with_backlog(self._description))
         except NO_ENDPOINT as error:
             sys.exit(f"{self._description}: not an endpoint that Twisted knows: {error}")
         # Server endpoints bind before they return; a Deferred would swallow SystemExit.
@@ -373,6 +379,14 @@ class ProxyService(MultiService):
         ensureDeferred(tell()).addErrback(
             lambda failure: self._log.failure("Loops were not looked for", failure)
         )
+
+
+def _with_backlog(description: str) -> str:
+    """The description of the endpoint itself, which says how many connections may wait."""
+    endpoint = description.removeprefix(PROXIED)
+    if endpoint.startswith(_WITH_BACKLOG) and ":backlog=" not in endpoint:
+        endpoint = f"{endpoint}:backlog={BACKLOG}"
+    return endpoint
 
 
 def _stop_once() -> None:

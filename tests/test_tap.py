@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,33 @@ class ListenerTests(SynchronousTestCase):
             port = taken.getsockname()[1]
             text = self.bind(f"tcp:{port}:interface=127.0.0.1")
         self.assertIn("cannot listen", text)
+
+    def test_crowd(self) -> None:
+        """Those who come at once all have room, though nobody is accepted yet."""
+        service = ListenerService(
+            reactor, "tcp:0:interface=127.0.0.1", Factory.forProtocol(Protocol)
+        )
+        service.privilegedStartService()
+        self.addCleanup(service.stopService)
+        assert service.port is not None
+        address = service.port.getHost()
+        assert isinstance(address, IPv4Address)
+        place = ("127.0.0.1", address.port)
+        with ExitStack() as stack:
+            for _ in range(500):
+                stack.enter_context(socket.create_connection(place, timeout=0.9))
+
+    def test_own_backlog(self) -> None:
+        """Who says in the configuration how many may wait means it."""
+        path = Path(self.mktemp()).absolute()
+        service = ListenerService(reactor, f"unix:{path}:backlog=1", Factory.forProtocol(Protocol))
+        service.privilegedStartService()
+        self.addCleanup(service.stopService)
+        with ExitStack() as stack, self.assertRaises(BlockingIOError):
+            for _ in range(10):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
 
     def test_name_server_in_use(self) -> None:
         """Of either kind of port; the text names the key."""

@@ -17,18 +17,20 @@ from typing import Final
 
 from tests.faults.test_crash import check_kills
 from tests.faults.test_herd import PEAK
-from tests.support.faults import PATIENT, FaultTestCase, MiB, together
+from tests.support.faults import PATIENT, Blob, FaultTestCase, MiB, together
+from tests.support.plain_herd import fetch_at_once
 from tests.support.process import free_port
 from tests.support.proxy import ADDRESS
-from tests.support.raw_client import Outcome
 from tests.support.turns import End, Turn
 
 _SIZE: Final = MiB
 _STOP: Final = _SIZE // 2
+# When the first byte and the last one came, on the monotonic clock.
+Arrived = tuple[float, float]
 
 
 class HerdSoak(FaultTestCase):
-    """Clients that come at once for one cold blob."""
+    """Clients that come at once for one cold blob, by CONNECT and TLS and by the plain mirror."""
 
     def check_herd(self, clients: int, size: int, rate: int) -> None:
         """*clients* for *size* bytes that upstream sends at *rate* bytes per second."""
@@ -36,29 +38,50 @@ class HerdSoak(FaultTestCase):
         blob = self.blob(size, Turn(rate=rate))
         barrier = Barrier(clients)
 
-        def fetch() -> Outcome:
+        def fetch() -> Arrived:
             barrier.wait()
-            return self.fetch(blob)
-
-        calls: list[Callable[[], Outcome]] = [fetch] * clients
-        begun, own_cpu, cpu = monotonic(), process_time(), self.proxy.cpu()
-        outcomes = together(calls)
-        own_cpu, cpu = process_time() - own_cpu, self.proxy.cpu() - cpu
-        for outcome in outcomes:
+            outcome = self.fetch(blob)
             self.assert_whole(outcome, blob)
+            assert outcome.first is not None
+            return outcome.first, outcome.ended
+
+        calls: list[Callable[[], Arrived]] = [fetch] * clients
+        self.report("TLS", blob, rate, partial(together, calls))
+
+    def check_plain_herd(self, clients: int, size: int, rate: int) -> None:
+        """The same by the mirror, which is all that one core needs for two hundred."""
+        port = free_port()
+        self.new_proxy(limits=PATIENT, mirror={"listen": [f"tcp:{port}:interface={ADDRESS}"]})
+        blob = self.blob(size, Turn(rate=rate))
+        target = blob.path.replace("/v2/", f"/v2/{blob.host}/", 1)
+
+        def fetch_all() -> list[Arrived]:
+            arrivals = fetch_at_once((ADDRESS, port), target, blob.content, clients)
+            return [(each.first or 0.0, each.ended or 0.0) for each in arrivals]
+
+        self.report("mirror", blob, rate, fetch_all)
+
+    def report(
+        self, way: str, blob: Blob, rate: int, fetch_all: Callable[[], list[Arrived]]
+    ) -> None:
+        """Say how a herd fared; one transfer was enough, and memory did not grow with it."""
+        begun, own_cpu, cpu = monotonic(), process_time(), self.proxy.cpu()
+        arrived = fetch_all()
+        own_cpu, cpu = process_time() - own_cpu, self.proxy.cpu() - cpu
+        size = len(blob.content)
         (request,) = self.requests(blob)
         self.assertEqual(request.bytes, size)
         self.assertLess(self.proxy.peak(), PEAK)
         assert request.first is not None and request.ended is not None
-        firsts = [outcome.first for outcome in outcomes if outcome.first is not None]
+        firsts = [first for first, _ in arrived]
         own = request.ended - request.first
-        took = max(outcome.ended for outcome in outcomes) - request.first
+        took = max(ended for _, ended in arrived) - request.first
         print(
-            f"\n{clients} clients, {size // MiB} MiB at {rate // MiB} MiB/s:"
+            f"\n{len(arrived)} clients, {way}, {size // MiB} MiB at {rate // MiB} MiB/s:"
             f" upstream's first byte after {request.first - begun:.2f} s, the clients' at the"
             f" median {median(firsts) - request.first:.2f} s and at the last"
             f" {max(firsts) - request.first:.2f} s later; upstream took {own:.2f} s"
-            f" (at best {size / rate:.2f} s), all clients {took:.2f} s ({took / own:.2f}x);"
+            f" (at best {size / rate:.2f} s), all clients {took:.2f} s ({took / own:.3f}x);"
             f" processor time: proxy {cpu:.1f} s, clients {own_cpu:.1f} s;"
             f" peak {self.proxy.peak() / MiB:.0f} MiB"
         )
@@ -70,6 +93,14 @@ class HerdSoak(FaultTestCase):
     def test_twenty(self) -> None:
         """Many bytes."""
         self.check_herd(20, 256 * MiB, 25 * MiB)
+
+    def test_two_hundred_plain(self) -> None:
+        """Many clients of the mirror."""
+        self.check_plain_herd(200, 16 * MiB, 4 * MiB)
+
+    def test_twenty_plain(self) -> None:
+        """Many bytes by the mirror."""
+        self.check_plain_herd(20, 256 * MiB, 25 * MiB)
 
 
 class CrashSoak(FaultTestCase):
