@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -85,12 +86,24 @@ def makeService(options: Options) -> MultiService:
     """The services of one proxy, not yet started."""
     from twisted.internet import reactor
 
+    raise_file_limit()
     service = make_service(reactor, options.loaded, options.path)
     # What has been imported stays for good. To look through it takes the garbage collector
     # 15 ms, each time.
     gc.collect()
     gc.freeze()
     return service
+
+
+def raise_file_limit() -> None:
+    """Have as many files open as this process may.
+
+    Each client is one, what it reads another, and what comes for it a third. The limit is 1024
+    where nobody says more, for the sake of programs that use select(2): getrlimit(2), systemd's
+    ``DefaultLimitNOFILE``. Go's programs raise it as well.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def make_service(reactor: Any, config: Config, path: Path | None) -> MultiService:

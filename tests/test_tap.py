@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import resource
 import signal
 import socket
 import sys
@@ -46,6 +47,7 @@ from regproxy.tap import (
     listeners,
     make_service,
     makeService,
+    raise_file_limit,
 )
 from tests.support.certificates import make_ca, make_leaf
 from tests.support.memory_network import MemoryNetwork
@@ -152,6 +154,17 @@ class OptionsTests(SynchronousTestCase):
         options = self.parse("--config", str(self.file))
         code, _ = self.exits(lambda: makeService(options))
         self.assertIn("ca.crt", code)
+
+
+class FileLimitTests(SynchronousTestCase):
+    """raise_file_limit"""
+
+    def test_raised(self) -> None:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        raise_file_limit()
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (before[1], before[1]))
 
 
 class ListenerTests(SynchronousTestCase):
