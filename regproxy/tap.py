@@ -34,6 +34,7 @@ from regproxy.config.load import ConfigError, effective, load
 from regproxy.config.model import Config
 from regproxy.listeners.dns import Datagrams, NameService, StreamFactory
 from regproxy.listeners.proxied import ProxiedFactory
+from regproxy.management.history import STEP
 from regproxy.oci.errors import shown
 from regproxy.policy.resolution import ServerAddress
 from regproxy.store.errors import StoreUnusable
@@ -124,6 +125,7 @@ def make_service(reactor: Any, config: Config, path: Path | None) -> MultiServic
     for server in map(ServerAddress.parse, config.dns.listen):
         proxy.addService(DNSListenerService(reactor, server, proxy.names, foundation.places.add))
     proxy.addService(TimerService(HOUSEKEEPING_INTERVAL, foundation.housekeeping.tick))
+    proxy.addService(TimerService(STEP, foundation.history.tick))
     proxy.addService(foundation.loop_delay)
     return proxy
 

@@ -38,10 +38,12 @@ from regproxy.listeners.redirect import RedirectResource
 from regproxy.listeners.relay import RelayResource
 from regproxy.listeners.sni import HelloFactory
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
+from regproxy.management.events import Events
+from regproxy.management.history import History, Totals
 from regproxy.management.loop_delay import LoopDelay
 from regproxy.management.metrics import Metrics, Sources
 from regproxy.management.site import Facts, ManagementSite
-from regproxy.management.tally import Traffic
+from regproxy.management.tally import Served, Traffic
 from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import HTTPS_PORT, Host
@@ -70,6 +72,7 @@ from regproxy.tls.leaves import LeafCache
 from regproxy.tls.server import ServerTLS
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.credentials import Credentials
+from regproxy.upstream.ledger import Ledger
 from regproxy.upstream.loops import OwnPlaces
 from regproxy.upstream.name_servers import NameServers, NetworkExchange
 from regproxy.upstream.rate_limits import RateLimits
@@ -101,7 +104,10 @@ class Foundation:
     access_log: AccessLog
     backoff: BackOff
     rate_limits: RateLimits
+    ledger: Ledger
     traffic: Traffic
+    events: Events
+    history: History
     loop_delay: LoopDelay
     places: OwnPlaces
     system_resolver: IHostnameResolver
@@ -127,7 +133,8 @@ class Foundation:
         )
         workers = ThreadWorkers(reactor, disk_pool)
         store = Store(directory, index, workers, reactor, time.time)
-        traffic = Traffic(config)
+        traffic, events = Traffic(config), Events(time.time())
+        ledger = Ledger(traffic.name_of, time.time)
         return cls(
             reactor=reactor,
             authority=authority,
@@ -140,10 +147,13 @@ class Foundation:
             housekeeping=Housekeeping(store, directory, workers, reactor, time.time, config.cache),
             grants=Grants(reactor),
             token_key=TokenKey(config.data / "tokens.key"),
-            access_log=AccessLog(reactor, traffic.record),
+            access_log=AccessLog(reactor, partial(_count, traffic, events)),
             backoff=BackOff(reactor, time.time),
             rate_limits=RateLimits(reactor),
+            ledger=ledger,
             traffic=traffic,
+            events=events,
+            history=History(partial(_totals, traffic, ledger), time.time, time.monotonic),
             loop_delay=LoopDelay(reactor, time.monotonic),
             places=OwnPlaces(),
             system_resolver=reactor.nameResolver,
@@ -177,7 +187,15 @@ class House:
         if config.dns.upstream_resolvers:
             resolver = NameServerResolver(_name_servers(reactor, config.dns.upstream_resolvers))
         ways_out = WaysOut(reactor, resolver, _tls_policy)
-        upstream = Upstream(ways_out, config, credentials, foundation.rate_limits, time.time, own)
+        upstream = Upstream(
+            ways_out,
+            config,
+            credentials,
+            foundation.rate_limits,
+            foundation.ledger,
+            time.time,
+            own,
+        )
         patient = ConsiderateUpstream(upstream, foundation.backoff, config.limits.rate_limit_wait)
         way_out = OpenUpstream(patient)
         visibility = Visibility(
@@ -283,6 +301,16 @@ class House:
             _name_servers(reactor, config.dns.forward_to),
         )
         return cls(config, upstream, ways, names, resolver, own)
+
+
+def _count(traffic: Traffic, events: Events, record: AccessRecord) -> None:
+    traffic.record(record)
+    events.record(record)
+
+
+def _totals(traffic: Traffic, ledger: Ledger) -> Totals:
+    served = sum(traffic.served().values(), start=Served())
+    return Totals(served.bytes, ledger.bytes, served.requests, served.hits)
 
 
 def _now() -> datetime:

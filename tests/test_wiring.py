@@ -190,9 +190,10 @@ class WaysTests(WiringTestCase):
         self.network.pass_time(PATIENCE)
         page = Answer("GET", stream.take()).body.decode()
         for line in (
-            'regproxy_requests_total{cache="pass",registry="plain.example.com:80",'
+            'regproxy_requests_total{cache="pass",kind="ping",registry="plain.example.com:80",'
             'status="2xx",way="proxy"} 1.0',
-            'regproxy_requests_total{cache="none",registry="none",status="4xx",way="proxy"} 1.0',
+            'regproxy_requests_total{cache="none",kind="other",registry="none",status="4xx",'
+            'way="proxy"} 1.0',
             'regproxy_upstream_ratelimit_remaining{login="anonymous",'
             'registry="plain.example.com:80"} 76.0',
             'regproxy_upstream_backoff_seconds{registry="plain.example.com:80"} 58.0',

@@ -12,7 +12,7 @@ from typing import Final
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from regproxy.management.tally import Histogram
+from regproxy.figures import Histogram
 
 #: Seconds from one look to the next. What holds the reactor for a shorter time is seen
 #: now and then, what does so often is seen often.

@@ -28,8 +28,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from regproxy import __version__
+from regproxy.figures import Histogram
 from regproxy.management.loop_delay import LoopDelay
-from regproxy.management.tally import Histogram, Traffic
+from regproxy.management.tally import Traffic
 from regproxy.policy.interception import OTHER
 from regproxy.registry.backoff import BackOff
 from regproxy.store.errors import StoreError
@@ -127,17 +128,23 @@ class _Collected:
 
 
 def _traffic(traffic: Traffic) -> Iterator[Metric]:
-    labels = "way", "registry", "cache"
     yield _counter(
-        "requests_total", "Requests and tunnels that ended.", traffic.requests, *labels, "status"
+        "requests_total",
+        "Requests and tunnels that ended.",
+        traffic.requests(),
+        *("way", "registry", "kind", "cache", "status"),
     )
-    yield _counter("sent_bytes_total", "Bytes of bodies to clients.", traffic.sent, *labels)
+    yield _counter(
+        "sent_bytes_total",
+        "Bytes of bodies to clients.",
+        traffic.sent(),
+        *("way", "registry", "cache"),
+    )
     yield _histogram(
         "request_duration_seconds",
         "From the head of a request to the end of its answer.",
-        traffic.durations,
-        "way",
-        "cache",
+        traffic.durations(),
+        *("way", "kind", "cache"),
     )
 
 

@@ -10,11 +10,13 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
+    IProtocol,
     IPushProducer,
     IReactorTime,
     ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -22,6 +24,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from regproxy.upstream.errors import BodyIncomplete, BodyTooLarge, UpstreamError, UpstreamTimeout
+from regproxy.upstream.ledger import Figures
 
 _DRAIN_LIMIT: Final = 64 * 1024
 _DRAIN_IDLE: Final = 2.0
@@ -101,6 +104,11 @@ class BodyReader(Protocol):
         self._deadline = Deadline(clock, self._expired)
         self._over = False
         self._paused = False
+        self._figures: Figures | None = None
+
+    def count_in(self, figures: Figures) -> None:
+        """Count in *figures* what comes, and what goes wrong."""
+        self._figures = figures
 
     def connectionMade(self) -> None:
         self._deadline.within(self._idle)
@@ -108,6 +116,8 @@ class BodyReader(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._over:
             return
+        if self._figures is not None:
+            self._figures.bytes += len(data)
         self._saved += len(data)
         # What was read before the pause may still come.
         if self._saved >= self._worth and not self._paused:
@@ -130,7 +140,7 @@ class BodyReader(Protocol):
         if reason.check(ResponseDone, PotentialDataLoss):
             self.done.callback(None)
         else:
-            self.done.errback(BodyIncomplete("the body ended before its length"))
+            self._failed(BodyIncomplete("the body ended before its length"))
 
     def pauseProducing(self) -> None:
         """Stop reading until resumed."""
@@ -158,11 +168,30 @@ class BodyReader(Protocol):
     def _fail(self, error: Exception) -> None:
         self._finish()
         _abort(self.transport)
+        self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if self._figures is not None and isinstance(error, UpstreamError):
+            self._figures.failed(error)
         self.done.errback(error)
 
     def _finish(self) -> None:
         self._over = True
         self._deadline.stop()
+
+
+class Measured(proxyForInterface(IResponse, "_response")):  # type: ignore[misc]
+    """A response whose body, read with :class:`BodyReader`, counts in *figures*."""
+
+    def __init__(self, response: IResponse, figures: Figures) -> None:
+        super().__init__(response)
+        self._figures = figures
+
+    def deliverBody(self, protocol: IProtocol) -> None:
+        """See IResponse."""
+        if isinstance(protocol, BodyReader):
+            protocol.count_in(self._figures)
+        self._response.deliverBody(protocol)
 
 
 async def read(response: IResponse, limit: int, idle: float, clock: IReactorTime) -> bytes:
@@ -198,6 +227,13 @@ def discard(response: IResponse) -> None:
     response.deliverBody(_Discard())
 
 
+class _Drain(BodyReader):
+    """Of a body that nobody reads nothing is counted: that it does not come is no harm."""
+
+    def count_in(self, figures: Figures) -> None:
+        pass
+
+
 async def drain(response: IResponse, clock: IReactorTime) -> None:
     """Give up a response whose body nobody reads, but keep its connection.
 
@@ -208,7 +244,7 @@ async def drain(response: IResponse, clock: IReactorTime) -> None:
     if response.length is not UNKNOWN_LENGTH and response.length > _DRAIN_LIMIT:
         discard(response)
         return
-    reader = BodyReader(lambda data: None, clock, _DRAIN_IDLE, _DRAIN_LIMIT)
+    reader = _Drain(lambda data: None, clock, _DRAIN_IDLE, _DRAIN_LIMIT)
     response.deliverBody(reader)
     with suppress(UpstreamError):
         await reader.done

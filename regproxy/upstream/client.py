@@ -16,12 +16,14 @@ from regproxy.config.model import Auth, Config
 from regproxy.interfaces import OWN_LOGIN, IUpstream
 from regproxy.oci.names import Host, Repository
 from regproxy.policy.addresses import LeadsBack, nowhere
-from regproxy.policy.upstreams import Sources
+from regproxy.policy.upstreams import Sources, is_failure
 from regproxy.upstream.agents import Agents
 from regproxy.upstream.auth import Account, Answer, Authenticator
 from regproxy.upstream.body import BytesBody
-from regproxy.upstream.fallover import FallOver
+from regproxy.upstream.errors import UpstreamError
+from regproxy.upstream.fallover import AskServer, FallOver
 from regproxy.upstream.follow import Follower, Request
+from regproxy.upstream.ledger import Figures, Ledger
 from regproxy.upstream.logins import ICredentials
 from regproxy.upstream.rate_limits import RateLimits, Speaker
 from regproxy.upstream.redirects import URL, encoded
@@ -52,6 +54,7 @@ class Upstream:
         config: Config,
         credentials: ICredentials,
         rate_limits: RateLimits,
+        ledger: Ledger,
         now: Callable[[], float],
         own: LeadsBack = nowhere,
     ) -> None:
@@ -60,6 +63,7 @@ class Upstream:
             ways_out: how hosts are reached.
             credentials: the logins of the proxy.
             rate_limits: told of every answer.
+            ledger: told of every answer, and of what goes wrong.
             now: seconds since the epoch, for servers that name a date.
             own: where this proxy itself is; it is not dialled.
 
@@ -71,6 +75,7 @@ class Upstream:
         self._agents = Agents(ways_out, config, own)
         self._follower = Follower(clock, config, self._agents, self._note)
         self._rate_limits = rate_limits
+        self._ledger = ledger
         self._fall_over = FallOver(clock, now)
         self._auth = Authenticator(clock, self._fetch, config.limits.upstream_idle, credentials)
 
@@ -120,7 +125,8 @@ class Upstream:
         else:
             inject = inject and section.effective_auth is Auth.INJECT
         inject = inject and section.effective_auth is not Auth.FORWARD and not anonymous
-        request = Request(method, _prepared(headers), body)
+        figures = self._ledger.of(host)
+        request = Request(method, _prepared(headers), figures, body)
         url = URL("https", host, encoded(target))
 
         async def ask(server: Server) -> IResponse:
@@ -139,9 +145,10 @@ class Upstream:
             return await self._auth.request(account, repository, send)
 
         all_servers = servers(self._config, host)
+        ask_counted = _counted(ask, figures)
         if not request.repeatable:
-            return await ask(all_servers[-1])
-        return await self._fall_over.first_answer(all_servers, sources, patience, ask)
+            return await ask_counted(all_servers[-1])
+        return await self._fall_over.first_answer(all_servers, sources, patience, ask_counted)
 
     def close(self) -> Deferred[object]:
         """Close idle connections; fires when they are gone."""
@@ -154,11 +161,12 @@ class Upstream:
         home = Server(account.registry, account.section)
         principal = None if authorization is None and form is None else _OURSELVES
         headers = _prepared(Headers())
+        figures = self._ledger.of(account.registry)
         if form is None:
-            request = Request(b"GET", headers)
+            request = Request(b"GET", headers, figures)
         else:
             headers.setRawHeaders(b"Content-Type", [b"application/x-www-form-urlencoded"])
-            request = Request(b"POST", headers, BytesBody(form))
+            request = Request(b"POST", headers, figures, BytesBody(form))
         server, url = named(self._config, home, url)
         by = request.by(principal, authorization)
         return (await self._follower.follow(by, server, url)).response
@@ -169,6 +177,22 @@ class Upstream:
         else:
             speaker = Speaker.OWN if principal == _OURSELVES else Speaker.CLIENT
         self._rate_limits.note(owner, speaker, headers)
+
+
+def _counted(ask: AskServer, figures: Figures) -> AskServer:
+    """*ask*, with what goes wrong counted in *figures*."""
+
+    async def counted(server: Server) -> IResponse:
+        try:
+            response = await ask(server)
+        except UpstreamError as error:
+            figures.failed(error)
+            raise
+        if is_failure(response.code):
+            figures.refused(server.base.netloc, response.code)
+        return response
+
+    return counted
 
 
 def _prepared(headers: Headers) -> Headers:

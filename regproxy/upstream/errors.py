@@ -7,7 +7,7 @@ query, a credential or a token.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import ClassVar, Final
 
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError
@@ -30,7 +30,10 @@ class UpstreamError(Exception):
 
     Attributes:
         message: the cause, in words that may be shown to a client.
+        reason: the kind of cause, in a word, for counters.
     """
+
+    reason: ClassVar = "other"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -40,37 +43,55 @@ class UpstreamError(Exception):
 class UpstreamUnreachable(UpstreamError):
     """The name does not resolve, nothing answers there, or the service says it is unavailable."""
 
+    reason = "unreachable"
+
 
 class NameUnresolved(UpstreamUnreachable):
     """The name has no address."""
+
+    reason = "unresolved"
 
 
 class ParentProxyRefused(UpstreamUnreachable):
     """The parent proxy does not accept the login, or its rules forbid the connection."""
 
+    reason = "parent-proxy"
+
 
 class UpstreamTimeout(UpstreamError):
     """No connection, no response head, or no further byte of a body came in time."""
+
+    reason = "timeout"
 
 
 class UpstreamTLSFailed(UpstreamError):
     """The TLS handshake failed, above all because the certificate was not accepted."""
 
+    reason = "tls"
+
 
 class UpstreamBroken(UpstreamError):
     """The connection broke before the response head, or the answer is not HTTP."""
+
+    reason = "broken"
 
 
 class ResponseHeadTooLarge(UpstreamError):
     """The response head exceeds its limit, or too many interim responses came before it."""
 
+    reason = "head-too-large"
+
 
 class AddressRefused(UpstreamError):
     """The host leads to an address that this proxy does not dial."""
 
+    reason = "address"
+
 
 class RedirectRefused(UpstreamError):
     """A redirect that is not followed: too many, a circle, to plain HTTP, or malformed."""
+
+    reason = "redirect"
 
 
 class UpstreamLoginFailed(UpstreamError):
@@ -80,6 +101,8 @@ class UpstreamLoginFailed(UpstreamError):
         status: the status that the refusal came with; None when no request was
             made because the credentials must not go where they were asked for.
     """
+
+    reason = "login"
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -93,6 +116,8 @@ class RateLimited(UpstreamError):
         retry_after: seconds until it may be.
     """
 
+    reason = "rate-limited"
+
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
@@ -101,9 +126,13 @@ class RateLimited(UpstreamError):
 class BodyTooLarge(UpstreamError):
     """A body exceeds the limit of its reader."""
 
+    reason = "too-large"
+
 
 class BodyIncomplete(UpstreamError):
     """A body ended before its length."""
+
+    reason = "incomplete"
 
 
 _WRAPPERS: Final = (

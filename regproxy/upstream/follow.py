@@ -15,13 +15,14 @@ from regproxy.config.model import Config
 from regproxy.oci.names import Host
 from regproxy.upstream.agents import Agents
 from regproxy.upstream.auth import Answer
-from regproxy.upstream.body import Deadline, WatchedBody, drain
+from regproxy.upstream.body import Deadline, Measured, WatchedBody, drain
 from regproxy.upstream.errors import (
     REQUEST_ERRORS,
     RedirectRefused,
     UpstreamTimeout,
     translated,
 )
+from regproxy.upstream.ledger import Figures
 from regproxy.upstream.redirects import REDIRECT_LIMIT, REDIRECTS, URL, redirected
 from regproxy.upstream.servers import Server, named
 
@@ -34,11 +35,13 @@ class Request:
     """What stays the same over all hops of one request.
 
     Attributes:
+        figures: where it is counted.
         principal: see :meth:`Agents.agent`.
     """
 
     method: bytes
     headers: Headers
+    figures: Figures
     body: IBodyProducer | None = None
     principal: bytes | None = None
     authorization: bytes | None = None
@@ -107,6 +110,7 @@ class Follower:
         if request.authorization is not None:
             headers.setRawHeaders(b"Authorization", [request.authorization])
         agent = self._agents.agent(server.owner, server.section, request.principal)
+        began = self._clock.seconds()
         deadline = Deadline(self._clock, lambda: requesting.cancel())
         limits = server.section.limits.over(self._config.limits)
         answer = limits.upstream_upload if request.method in _STORING else limits.upstream_head
@@ -126,4 +130,7 @@ class Follower:
         finally:
             deadline.stop()
         self._note(server.owner, request.principal, response.headers)
-        return response
+        if request.method in _STORING:
+            return response
+        request.figures.answered(self._clock.seconds() - began)
+        return response if request.method == b"HEAD" else Measured(response, request.figures)

@@ -22,6 +22,7 @@ from regproxy.config.model import CacheSection, Config
 from regproxy.management.loop_delay import LoopDelay
 from regproxy.management.metrics import PATIENCE, Metrics, Sources
 from regproxy.management.tally import Traffic
+from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import DOCKER_HUB, Digest, Host
 from regproxy.registry.backoff import BackOff
 from regproxy.store.errors import IndexFailed
@@ -46,6 +47,7 @@ RECORD = AccessRecord(
     duration=0.02,
     cache="hit",
     reason=None,
+    kind=RequestKind.TAG,
 )
 
 
@@ -117,9 +119,9 @@ class PageTests(MetricsCase):
         self.sources.traffic.record(RECORD)
         self.sources.traffic.record(evolve(RECORD, duration=7.0))
         labels = {"way": "connect", "registry": DOCKER_HUB, "cache": "hit"}
-        self.assertEqual(self.value("requests_total", **labels, status="2xx"), 2)
+        self.assertEqual(self.value("requests_total", **labels, kind="tag", status="2xx"), 2)
         self.assertEqual(self.value("sent_bytes_total", **labels), 2000)
-        labels = {"way": "connect", "cache": "hit"}
+        labels = {"way": "connect", "kind": "tag", "cache": "hit"}
         for bound, count in {"0.01": 0, "0.025": 1, "5.0": 1, "10.0": 2, "+Inf": 2}.items():
             name = "request_duration_seconds_bucket"
             self.assertEqual(self.value(name, **labels, le=bound), count, bound)

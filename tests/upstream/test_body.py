@@ -13,9 +13,19 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
-from regproxy.upstream.body import BodyReader, Deadline, WatchedBody, discard, drain, read
+from regproxy.upstream.body import (
+    BodyReader,
+    Deadline,
+    Measured,
+    WatchedBody,
+    discard,
+    drain,
+    read,
+)
 from regproxy.upstream.errors import BodyIncomplete, BodyTooLarge, UpstreamTimeout
+from regproxy.upstream.ledger import Figures
 
 
 class BodyTransport(StringTransport):
@@ -192,6 +202,58 @@ class BodyReaderTests(SynchronousTestCase):
         self.assertTrue(response.transport.aborted)
         self.reader.stopProducing()
         self.failureResultOf(self.reader.done, CancelledError)
+
+
+class MeasuredTests(SynchronousTestCase):
+    """:class:`Measured`: what a body was is counted once, whoever reads it."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.figures = Figures(self.clock.seconds)
+        self.fake = FakeResponse()
+        self.response = Measured(self.fake, self.figures)
+
+    def test_interface(self) -> None:
+        verifyObject(IResponse, self.response)
+        self.assertEqual((self.response.code, self.response.phrase), (200, b"OK"))
+
+    def read(self) -> Deferred[bytes]:
+        return Deferred.fromCoroutine(read(self.response, 10, 60, self.clock))
+
+    def test_bytes(self) -> None:
+        """As they come."""
+        reading = self.read()
+        self.fake.protocol.dataReceived(b"01234")
+        self.assertEqual(self.figures.bytes, 5)
+        self.fake.protocol.dataReceived(b"56789")
+        self.fake.end()
+        self.assertEqual(self.successResultOf(reading), b"0123456789")
+        self.assertEqual((self.figures.bytes, self.figures.errors), (10, {}))
+
+    def test_failures(self) -> None:
+        reading = self.read()
+        self.fake.end(ResponseFailed([]))
+        self.failureResultOf(reading, BodyIncomplete)
+        reading = self.read()
+        self.clock.advance(60)
+        self.failureResultOf(reading, UpstreamTimeout)
+        self.assertEqual(self.figures.errors, {"incomplete": 1, "timeout": 1})
+
+    def test_given_up(self) -> None:
+        """That is nobody's fault but the reader's."""
+        reading = self.read()
+        reading.cancel()
+        self.failureResultOf(reading, CancelledError)
+        discard(self.response)
+        self.assertEqual(self.figures.errors, {})
+
+    def test_drain(self) -> None:
+        """What nobody reads may be as slow as it likes."""
+        draining = Deferred.fromCoroutine(drain(self.response, self.clock))
+        self.fake.protocol.dataReceived(b"0")
+        self.clock.advance(2)
+        self.successResultOf(draining)
+        self.assertEqual((self.figures.bytes, self.figures.errors), (0, {}))
 
 
 class DiscardTests(SynchronousTestCase):

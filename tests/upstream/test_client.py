@@ -46,6 +46,7 @@ from regproxy.upstream.errors import (
     UpstreamTLSFailed,
     UpstreamUnreachable,
 )
+from regproxy.upstream.ledger import Ledger, Mishap
 from regproxy.upstream.rate_limits import RateLimits, Speaker
 from regproxy.upstream.ways_out import WaysOut
 from tests.support.memory_network import MemoryNetwork
@@ -56,6 +57,7 @@ FIRST = "first.example.test"
 CDN = "cdn.example.net"
 NAME = Repository("library/debian")
 BEARER = b"Bearer of-a-client"
+NOW = 1_700_000_000.0
 
 
 class Silent(Protocol):
@@ -96,12 +98,13 @@ class UpstreamCase(SynchronousTestCase):
             limits=self.limits,
         )
         self.rate_limits = RateLimits(self.network)
+        self.ledger = Ledger(str, lambda: NOW)
         self.upstream = self.make(config)
 
     def make(self, config: Config) -> Upstream:
         ways_out = WaysOut(self.network, self.network.nameResolver, self.policy_for)
         credentials = Credentials(self.network, config.credentials, {})
-        return Upstream(ways_out, config, credentials, self.rate_limits, lambda: 1_700_000_000.0)
+        return Upstream(ways_out, config, credentials, self.rate_limits, self.ledger, lambda: NOW)
 
     def policy_for(self, trust: Trust) -> VerifyingPolicy:
         return VerifyingPolicy(insecure=True)
@@ -911,3 +914,73 @@ class InjectTests(UpstreamCase):
         self.site(CDN, Say(200, {b"RateLimit-Remaining": b"7"}), "1.0.0.1")
         self.answer(repository=NAME)
         self.assertEqual(list(self.rate_limits.readings()), [(Host(CDN), Speaker.ANONYMOUS)])
+
+
+class LedgerTests(UpstreamCase):
+    """What goes wrong is counted for the registry that was asked for, once."""
+
+    registries: ClassVar = {
+        FIRST: RegistrySection(auth=Auth.INJECT, username="team", password="secret"),
+        "mirrored.example.test": RegistrySection(
+            upstream=("https://mirror.example.org/hub", "https://mirrored.example.test")
+        ),
+    }
+
+    def errors(self, host: str) -> dict[str, int]:
+        return dict(self.ledger.figures[host].errors)
+
+    def test_exceptions(self) -> None:
+        self.refusal(UpstreamUnreachable)
+        self.network.serve(REGISTRY, "8.8.8.8", 443, speaking(b"SSH-2.0-x\r\n"), tls=True)
+        self.refusal(UpstreamBroken)
+        self.site(REGISTRY, redirect(b"http://plain.example.org/"))
+        self.refusal(RedirectRefused)
+        self.assertEqual(self.errors(REGISTRY), {"unresolved": 1, "broken": 1, "redirect": 1})
+
+    def test_cancelled(self) -> None:
+        """That a client did not wait is no failure of the registry."""
+        self.network.serve(REGISTRY, "8.8.8.8", 443, Factory.forProtocol(Silent), tls=True)
+        asking = self.ask()
+        asking.cancel()
+        self.network.flush()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(self.errors(REGISTRY), {})
+
+    def test_statuses(self) -> None:
+        """Those that say nothing about the question."""
+        site = self.site(REGISTRY, Say())
+        for code in 200, 401, 404, 429, 500, 503:
+            site.answerer = always(Say(code))
+            self.answer(b"HEAD" if code == 500 else b"GET")
+        self.assertEqual(self.errors(REGISTRY), {"rate-limited": 1, "server-error": 2})
+        self.assertEqual(
+            self.ledger.figures[REGISTRY].last_error, Mishap(f"{REGISTRY} answered 503", NOW)
+        )
+
+    def test_push(self) -> None:
+        self.site(REGISTRY, Say(503))
+        self.answer(b"POST")
+        self.assertEqual(self.errors(REGISTRY), {"server-error": 1})
+
+    def test_mirror(self) -> None:
+        """A mirror's are its registry's, whose word they are not."""
+        host = "mirrored.example.test"
+        self.site("mirror.example.org", Say(503), "8.8.4.4")
+        self.site(host, Say(200, {}, b"origin"))
+        self.assertEqual(self.answer(host=host, sources=Sources.MIRRORS_FIRST), (200, b"origin"))
+        figures = self.ledger.figures[host]
+        self.assertEqual(figures.last_error, Mishap("mirror.example.org answered 503", NOW))
+        self.assertEqual(figures.bytes, len(b"origin"))
+        self.assertEqual(list(self.ledger.figures), [host])
+
+    def test_login(self) -> None:
+        """With what the token service says."""
+        realm = b'Bearer realm="https://auth.example.test/token",service="registry"'
+        self.site(FIRST, Say(401, {b"WWW-Authenticate": realm}))
+        tokens = self.site("auth.example.test", Say(403, {}, b"no"), "8.8.4.4")
+        self.refusal(UpstreamLoginFailed, host=FIRST, repository=NAME)
+        self.assertEqual(self.errors(FIRST), {"login": 1})
+        tokens.answerer = always(Say(200, {}, b"{}"))
+        self.refusal(UpstreamBroken, host=FIRST, repository=NAME)
+        self.assertEqual(self.errors(FIRST), {"login": 1, "broken": 1})
+        self.assertEqual(list(self.ledger.figures), [FIRST])

@@ -16,17 +16,20 @@ from regproxy.oci.names import Host
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.upstream.agents import Agents
 from regproxy.upstream.auth import Answer
+from regproxy.upstream.body import read
 from regproxy.upstream.errors import UpstreamTimeout
 from regproxy.upstream.follow import Follower, Request
+from regproxy.upstream.ledger import Figures
 from regproxy.upstream.redirects import URL
 from regproxy.upstream.servers import servers
 from regproxy.upstream.ways_out import WaysOut
 from tests.support.memory_network import MemoryNetwork
 from tests.support.parents import HTTPParent
-from tests.support.scripted_site import Say, ScriptedSite, redirect
+from tests.support.scripted_site import Asked, Say, ScriptedSite, redirect
 
 REGISTRY = Host("registry.example.test")
 PARENT = ParentProxy("http://10.0.0.1:3128")
+FIGURES = Figures(lambda: 0.0)
 
 
 class FollowerTests(SynchronousTestCase):
@@ -34,6 +37,7 @@ class FollowerTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.network = MemoryNetwork()
+        self.figures = Figures(self.network.seconds)
 
     def follow(
         self,
@@ -50,7 +54,7 @@ class FollowerTests(SynchronousTestCase):
         ways_out = WaysOut(self.network, self.network.nameResolver, self.policy_for)
         follower = Follower(self.network, config, Agents(ways_out, config), lambda *answer: None)
         (server,) = servers(config, REGISTRY)
-        request = Request(method, Headers()).by(b"me", b"Bearer mine")
+        request = Request(method, Headers(), self.figures).by(b"me", b"Bearer mine")
         url = URL("https", REGISTRY, "/v2/").under(server.base)
         following = Deferred.fromCoroutine(follower.follow(request, server, url))
         self.network.flush()
@@ -119,16 +123,47 @@ class FollowerTests(SynchronousTestCase):
         self.network.pass_time(2)
         self.failureResultOf(following, UpstreamTimeout)
 
+    def test_figures(self) -> None:
+        """How long each answer took to begin, and what the last one brought."""
+        self.site(REGISTRY.name, "8.8.8.8", redirect(b"https://cdn.example.net/x"))
+        self.site("cdn.example.net", "8.8.4.4", Say(200, {}, b"blob"))
+        response = self.successResultOf(self.follow()).response
+        self.assertEqual(sum(self.figures.first_byte.counts), 2)
+        reading = Deferred.fromCoroutine(read(response, 10, 60, self.network))
+        self.network.flush()
+        self.assertEqual(self.successResultOf(reading), b"blob")
+        self.assertEqual(self.figures.bytes, 4)
+
+    def test_slow(self) -> None:
+        """It is the time that the registry took."""
+        site = self.site(REGISTRY.name, "8.8.8.8", Say())
+
+        def slowly(asked: Asked) -> Say:
+            self.network.advance(3)
+            return Say()
+
+        site.answerer = slowly
+        self.successResultOf(self.follow())
+        self.successResultOf(self.follow(method=b"HEAD"))
+        self.assertEqual(self.figures.latency, 3.0)
+        self.assertEqual(self.figures.first_byte.sum, 6.0)
+
+    def test_uploads(self) -> None:
+        """How long a registry takes to store a layer says nothing of others."""
+        self.site(REGISTRY.name, "8.8.8.8", Say(201))
+        self.successResultOf(self.follow(method=b"PUT"))
+        self.assertIsNone(self.figures.latency)
+
 
 class RequestTests(SynchronousTestCase):
     """Request"""
 
     def test_repeatable(self) -> None:
         for method, repeatable in (b"GET", True), (b"HEAD", True), (b"PUT", False):
-            self.assertEqual(Request(method, Headers()).repeatable, repeatable)
+            self.assertEqual(Request(method, Headers(), FIGURES).repeatable, repeatable)
 
     def test_by(self) -> None:
         """Who asks, and nothing of whoever asked before."""
-        request = Request(b"GET", Headers()).by(b"me", b"Bearer mine")
+        request = Request(b"GET", Headers(), FIGURES).by(b"me", b"Bearer mine")
         self.assertEqual((request.principal, request.authorization), (b"me", b"Bearer mine"))
-        self.assertEqual(request.by(None), Request(b"GET", Headers()))
+        self.assertEqual(request.by(None), Request(b"GET", Headers(), FIGURES))
