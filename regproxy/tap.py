@@ -119,7 +119,8 @@ def make_service(reactor: Any, config: Config, path: Path | None) -> MultiServic
     proxy.addService(TimerService(FLUSH_INTERVAL, store.flush))
     for way, descriptions in listeners(config).items():
         for description in descriptions:
-            factory = CurrentFactory(partial(proxy.way, way))
+            watch = partial(foundation.connections.watch, way)
+            factory = CurrentFactory(partial(proxy.way, way), watch)
             listener = ListenerService(reactor, description, factory, foundation.places.add)
             proxy.addService(listener)
     for server in map(ServerAddress.parse, config.dns.listen):
@@ -168,14 +169,25 @@ def check_listeners(config: Config, path: Path | None) -> None:
 
 @implementer(IProtocolFactory, IProtocolNegotiationFactory)
 class CurrentFactory:
-    """A listener's factory that outlives the configuration."""
+    """A listener's factory that outlives the configuration.
 
-    def __init__(self, current: Callable[[], IProtocolFactory]) -> None:
+    Args:
+        current: gives the factory as the configuration in force wants it.
+        watch: is told of each connection.
+    """
+
+    def __init__(
+        self, current: Callable[[], IProtocolFactory], watch: Callable[[IProtocol], None]
+    ) -> None:
         self._current = current
+        self._watch = watch
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         """A protocol as the configuration of this moment wants it."""
-        return self._current().buildProtocol(addr)
+        protocol = self._current().buildProtocol(addr)
+        if protocol is not None:
+            self._watch(protocol)
+        return protocol
 
     def acceptableProtocols(self) -> list[bytes]:
         """What an endpoint with TLS agrees to by ALPN: without it, it refuses who offers any."""

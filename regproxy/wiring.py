@@ -38,6 +38,7 @@ from regproxy.listeners.redirect import RedirectResource
 from regproxy.listeners.relay import RelayResource
 from regproxy.listeners.sni import HelloFactory
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
+from regproxy.management.connections import Connections
 from regproxy.management.events import Events
 from regproxy.management.history import History, Totals
 from regproxy.management.loop_delay import LoopDelay
@@ -69,7 +70,7 @@ from regproxy.tls.authority import CertificateAuthority
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.tls.errors import CAError
 from regproxy.tls.leaves import LeafCache
-from regproxy.tls.server import ServerTLS
+from regproxy.tls.server import Handshakes, ServerTLS
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.credentials import Credentials
 from regproxy.upstream.ledger import Ledger
@@ -93,6 +94,8 @@ class Foundation:
     reactor: Any
     authority: CertificateAuthority
     leaves: LeafCache
+    handshakes: Handshakes
+    connections: Connections
     directory: BlobDirectory
     disk_pool: ThreadPool
     index_pool: ThreadPool
@@ -139,6 +142,8 @@ class Foundation:
             reactor=reactor,
             authority=authority,
             leaves=LeafCache(authority, _now),
+            handshakes=Handshakes(),
+            connections=Connections(),
             directory=directory,
             disk_pool=disk_pool,
             index_pool=index_pool,
@@ -341,10 +346,14 @@ def _facts(foundation: Foundation, config: Config) -> Facts:
 def _metrics(foundation: Foundation) -> Metrics:
     sources = Sources(
         traffic=foundation.traffic,
+        ledger=foundation.ledger,
         rate_limits=foundation.rate_limits,
         backoff=foundation.backoff,
         store=foundation.store,
         housekeeping=foundation.housekeeping,
+        connections=foundation.connections,
+        handshakes=foundation.handshakes,
+        leaves=foundation.leaves,
         loop_delay=foundation.loop_delay,
         ca_expires=min(each.not_valid_after_utc for each in foundation.authority.chain),
     )
@@ -392,7 +401,7 @@ def _is_own(
 
 def _tls(foundation: Foundation, names: tuple[str, ...]) -> ServerTLS:
     try:
-        return ServerTLS(foundation.leaves.context(*names))
+        return ServerTLS(foundation.leaves.context(*names), foundation.handshakes)
     except CAError as error:
         raise OwnFailure(str(error)) from error
 

@@ -21,7 +21,7 @@ from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.interfaces import INegotiated
+from twisted.internet.interfaces import IAddress, INegotiated, IProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.task import deferLater
@@ -268,7 +268,9 @@ class EndpointTests(TestCase):
     async def echoed(self, description: str, first: bytes, *protocols: bytes) -> bytes | None:
         """Have something echoed in TLS; what was agreed on by ALPN."""
         service = ListenerService(
-            reactor, description, CurrentFactory(lambda: Factory.forProtocol(Echo))
+            reactor,
+            description,
+            CurrentFactory(lambda: Factory.forProtocol(Echo), lambda protocol: None),
         )
         service.privilegedStartService()
         self.addCleanup(service.stopService)
@@ -328,12 +330,24 @@ class CurrentFactoryTests(SynchronousTestCase):
         kinds: list[type[Protocol]] = [type("Old", (Protocol,), {}), type("New", (Protocol,), {})]
         address = IPv4Address("TCP", "192.0.2.1", 4711)
         current = Factory.forProtocol(kinds[0])
-        factory = CurrentFactory(lambda: current)
+        watched: list[IProtocol] = []
+        factory = CurrentFactory(lambda: current, watched.append)
         factory.doStart()
         self.assertIsInstance(factory.buildProtocol(address), kinds[0])
         current = Factory.forProtocol(kinds[1])
         self.assertIsInstance(factory.buildProtocol(address), kinds[1])
+        self.assertEqual([type(each) for each in watched], kinds)
         factory.doStop()
+
+    def test_refused(self) -> None:
+        """A connection that a factory does not take is none."""
+
+        class Refusing(Factory[Protocol]):
+            def buildProtocol(self, addr: IAddress | None) -> None:
+                return None
+
+        factory = CurrentFactory(Refusing, self.fail)
+        self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4711)))
 
 
 class StoreTests(SynchronousTestCase):
@@ -400,13 +414,17 @@ class RunningTests(TestCase):
         names = [thread.name for thread in threading.enumerate()]
         return [name for name in names if "disk" in name or "index" in name]
 
-    async def get(self, service: ProxyService, path: str) -> bytes:
-        """What the proxy port answers."""
+    def port(self, service: ProxyService) -> int:
+        """That of ``[proxy]``."""
         listener = service.services[2]
         assert isinstance(listener, ListenerService) and listener.port is not None
         address = listener.port.getHost()
         assert isinstance(address, IPv4Address)
-        url = f"http://127.0.0.1:{address.port}{path}".encode()
+        return address.port
+
+    async def get(self, service: ProxyService, path: str) -> bytes:
+        """What the proxy port answers."""
+        url = f"http://127.0.0.1:{self.port(service)}{path}".encode()
         response = await Agent(reactor).request(b"GET", url)
         body: bytes = await readBody(response)
         return body
@@ -460,6 +478,19 @@ class RunningTests(TestCase):
         await service.stopService()
         self.assertFalse(service._foundation.loop_delay.running)
 
+    async def test_connections(self) -> None:
+        """Those of clients are counted as long as they last."""
+        service = await self.start()
+        connections = service._foundation.connections.open
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port(service))
+        client = await connectProtocol(endpoint, Protocol())
+        while not connections["proxy"]:
+            await deferLater(reactor, 0.01)
+        assert client.transport is not None
+        client.transport.loseConnection()
+        while connections["proxy"]:
+            await deferLater(reactor, 0.01)
+
     async def test_reload_of_bounds(self) -> None:
         """The store keeps to the new ones."""
         service = await self.start("[cache]\nmax_size = '2MiB'")
@@ -486,6 +517,7 @@ class RunningTests(TestCase):
         calls = [child.call[0] for child in service.services if isinstance(child, TimerService)]
         assert isinstance(service, ProxyService)
         self.assertIn(service._foundation.housekeeping.tick, calls)
+        self.assertIn(service._foundation.history.tick, calls)
 
     async def test_names(self) -> None:
         """The name server follows the configuration, over UDP and TCP; then its ports are free."""

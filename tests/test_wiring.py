@@ -31,6 +31,7 @@ from regproxy.dns.message import Query, Question, RCode, Type, read_answer
 from regproxy.management.metrics import PATIENCE
 from regproxy.oci.names import Host
 from regproxy.tls.errors import CAError
+from regproxy.tls.server import Handshakes
 from regproxy.upstream.resolver import NameServerResolver
 from regproxy.web.access_log import AccessRecord
 from regproxy.wiring import Foundation, House
@@ -200,6 +201,20 @@ class WaysTests(WiringTestCase):
         ):
             self.assertIn(f"\n{line}\n", page)
 
+    def test_traffic(self) -> None:
+        """A request is seen among the last ones, in the history and in the registry's figures."""
+        foundation = self.foundation
+        foundation.history.tick()
+        self.get("proxy", f"http://{PLAIN.name}/v2/a/manifests/latest", PLAIN.name)
+        foundation.history.tick()
+        (event,) = foundation.events.latest()
+        self.assertEqual((event.registry, event.kind), (str(PLAIN), "tag"))
+        (sample,) = foundation.history.samples()
+        self.assertEqual((sample.requests, sample.hits), (1, 0))
+        self.assertEqual((sample.bytes_to_clients, sample.bytes_from_upstream), (2, 2))
+        figures = foundation.ledger.figures[str(PLAIN)]
+        self.assertEqual((figures.bytes, sum(figures.first_byte.counts)), (2, 1))
+
     def test_backoff_outlives_the_configuration(self) -> None:
         """A registry that wants to be left alone is, whatever is loaded meanwhile."""
         self.registry.answerer = lambda asked: Say(429, {b"Retry-After": b"60"})
@@ -272,6 +287,7 @@ class WaysTests(WiringTestCase):
         answer = client.get(self.network, "/v2/", SECURE.name)
         self.assertEqual((answer.body, answer["X-From"]), (b"{}", "upstream"))
         self.assertEqual(self.network.dialled, [("8.8.8.8", 80)])
+        self.assertEqual(self.foundation.handshakes, Handshakes(completed=1))
 
     def test_connect_and_another_host(self) -> None:
         stream = self.connect("proxy")

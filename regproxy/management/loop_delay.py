@@ -6,7 +6,9 @@ fires late tells for how long.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from math import ceil
 from typing import Final
 
 from twisted.application.service import Service
@@ -19,6 +21,8 @@ from regproxy.figures import Histogram
 INTERVAL: Final = 0.1
 #: Seconds.
 DELAYS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+#: Of so many delays, those of a minute, the percentile is told.
+RECENT: Final = 600
 
 
 class LoopDelay(Service):
@@ -34,9 +38,17 @@ class LoopDelay(Service):
 
     def __init__(self, clock: IReactorTime, monotonic: Callable[[], float]) -> None:
         self.delays = Histogram(DELAYS)
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self._clock = clock
         self._monotonic = monotonic
         self._call: IDelayedCall | None = None
+
+    @property
+    def p99(self) -> float | None:
+        """Seconds that 99 of 100 delays of the last minute were at most; None before the first."""
+        if not self._recent:
+            return None
+        return sorted(self._recent)[ceil(0.99 * len(self._recent)) - 1]
 
     def startService(self) -> None:
         """Begin."""
@@ -55,5 +67,7 @@ class LoopDelay(Service):
         self._call = self._clock.callLater(INTERVAL, self._fired, due)
 
     def _fired(self, due: float) -> None:
-        self.delays.add(max(0.0, self._monotonic() - due))
+        delay = max(0.0, self._monotonic() - due)
+        self.delays.add(delay)
+        self._recent.append(delay)
         self._look_again()

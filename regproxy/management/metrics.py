@@ -29,6 +29,7 @@ from twisted.logger import Logger
 
 from regproxy import __version__
 from regproxy.figures import Histogram
+from regproxy.management.connections import Connections
 from regproxy.management.loop_delay import LoopDelay
 from regproxy.management.tally import Traffic
 from regproxy.policy.interception import OTHER
@@ -36,6 +37,9 @@ from regproxy.registry.backoff import BackOff
 from regproxy.store.errors import StoreError
 from regproxy.store.housekeeping import Housekeeping, StoreStats
 from regproxy.store.store import Store
+from regproxy.tls.leaves import LeafCache
+from regproxy.tls.server import Handshakes
+from regproxy.upstream.ledger import Ledger
 from regproxy.upstream.rate_limits import RateLimits
 
 #: Seconds that the store has to tell its numbers. A disk that hangs is when the others are wanted.
@@ -55,10 +59,14 @@ class Sources:
     """
 
     traffic: Traffic
+    ledger: Ledger
     rate_limits: RateLimits
     backoff: BackOff
     store: Store
     housekeeping: Housekeeping
+    connections: Connections
+    handshakes: Handshakes
+    leaves: LeafCache
     loop_delay: LoopDelay
     ca_expires: datetime
 
@@ -103,18 +111,13 @@ class Metrics:
         sources = self._sources
         yield _gauge("build_info", "The version that runs.", {(__version__,): 1}, "version")
         yield from _traffic(sources.traffic)
-        yield from _upstream(sources)
+        yield from _clients(sources)
+        yield from _upstream(sources.ledger)
+        yield from _restraint(sources)
+        yield from _fills(sources.store)
         if stats is not None:
             yield from _store(stats)
-        yield _gauge("fills_in_flight", "Transfers under way.", {(): sources.store.fills})
-        yield _histogram(
-            "loop_delay_seconds", "How late timers fired.", {(): sources.loop_delay.delays}
-        )
-        yield _gauge(
-            "ca_expiry_timestamp_seconds",
-            "When the CA's certificate expires.",
-            {(): sources.ca_expires.timestamp()},
-        )
+        yield from _loop(sources.loop_delay)
 
 
 @frozen
@@ -148,7 +151,57 @@ def _traffic(traffic: Traffic) -> Iterator[Metric]:
     )
 
 
-def _upstream(sources: Sources) -> Iterator[Metric]:
+def _clients(sources: Sources) -> Iterator[Metric]:
+    yield _gauge(
+        "open_connections",
+        "Connections of clients.",
+        {(way,): count for way, count in sources.connections.open.items()},
+        "listener",
+    )
+    handshakes = sources.handshakes
+    yield _counter(
+        "tls_handshakes_total",
+        "TLS handshakes with clients that ended.",
+        {
+            ("completed",): handshakes.completed,
+            ("untrusted",): handshakes.untrusted,
+            ("failed",): handshakes.failed,
+        },
+        "result",
+    )
+    leaves = sources.leaves
+    yield _counter("tls_leaves_issued_total", "Certificates made.", {(): leaves.issued})
+    yield _gauge("tls_leaves_kept", "Certificates at hand.", {(): len(leaves)})
+    yield _gauge(
+        "ca_expiry_timestamp_seconds",
+        "When the CA's certificate expires.",
+        {(): sources.ca_expires.timestamp()},
+    )
+
+
+def _upstream(ledger: Ledger) -> Iterator[Metric]:
+    figures = ledger.figures.items()
+    yield _counter(
+        "upstream_received_bytes_total",
+        "Bytes of bodies from registries.",
+        {(name,): each.bytes for name, each in figures},
+        "registry",
+    )
+    yield _histogram(
+        "upstream_first_byte_seconds",
+        "From a question to a registry to the beginning of its answer.",
+        {(name,): each.first_byte for name, each in figures},
+        "registry",
+    )
+    yield _counter(
+        "upstream_errors_total",
+        "Questions to registries without a whole answer.",
+        {(name, reason): count for name, each in figures for reason, count in each.errors.items()},
+        *("registry", "reason"),
+    )
+
+
+def _restraint(sources: Sources) -> Iterator[Metric]:
     # Of several hosts that count under one name, the latest is shown. The others are servers
     # that registries have redirected to: what they count is no pulls.
     readings = {
@@ -183,6 +236,19 @@ def _upstream(sources: Sources) -> Iterator[Metric]:
     )
 
 
+def _fills(store: Store) -> Iterator[Metric]:
+    counts = store.fill_counts
+    yield _gauge("fills_in_flight", "Transfers under way.", {(): store.fills})
+    yield _counter("fills_started_total", "Transfers begun.", {(): counts.started})
+    yield _counter("fills_resumed_total", "Times one was gone on with.", {(): counts.resumed})
+    yield _counter(
+        "fills_failed_total",
+        "Transfers that came to nothing.",
+        {(reason,): count for reason, count in counts.failed.items()},
+        "reason",
+    )
+
+
 def _store(stats: StoreStats) -> Iterator[Metric]:
     yield _gauge("store_bytes", "Bytes of stored content.", {(): stats.bytes})
     yield _gauge("store_blobs", "Stored blobs and manifests.", {(): stats.blobs})
@@ -192,6 +258,16 @@ def _store(stats: StoreStats) -> Iterator[Metric]:
     yield _counter("store_evicted_bytes_total", "Bytes evicted.", {(): stats.evicted_bytes})
     yield _counter("store_quarantined_blobs_total", "Blobs found damaged.", {(): stats.quarantined})
     yield _counter("store_disk_full_total", "Times the disk had no room.", {(): stats.disk_full})
+
+
+def _loop(delay: LoopDelay) -> Iterator[Metric]:
+    yield _histogram("loop_delay_seconds", "How late timers fired.", {(): delay.delays})
+    p99 = delay.p99
+    yield _gauge(
+        "loop_delay_p99_seconds",
+        "The 99th percentile of the last minute.",
+        {} if p99 is None else {(): p99},
+    )
 
 
 def _counter(

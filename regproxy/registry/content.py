@@ -176,7 +176,8 @@ class ContentService:
         reader = fill.reader()
         fetch = partial(self._fetch_part, asks, self._sources(ask, wanted))
         limits = ask.section.limits.over(self._limits)
-        Transfer(fill, fetch, self._rules, limits, self._clock).start(response)
+        resuming = self._store.fill_counts.resume
+        Transfer(fill, fetch, self._rules, limits, self._clock, resuming).start(response)
         return self._content(reader, wanted, media_type, status, asks)
 
     async def _pass(

@@ -47,6 +47,8 @@ class Unusable(UpstreamBroken):
 class Abandoned(FillFailed):
     """Nobody waits for the content any more, and too little of it is here."""
 
+    reason = "abandoned"
+
 
 @define(eq=False)
 class _Part:
@@ -70,18 +72,26 @@ class Transfer:
         fetch: asks for a part of the content.
         rules: how much trouble to take.
         limits: how long upstream may be silent, and how slow it may be.
+        resuming: called when it has broken off and goes on.
     """
 
     _log = Logger()
 
     def __init__(
-        self, fill: Fill, fetch: Fetch, rules: FillRules, limits: LimitsSection, clock: IReactorTime
+        self,
+        fill: Fill,
+        fetch: Fetch,
+        rules: FillRules,
+        limits: LimitsSection,
+        clock: IReactorTime,
+        resuming: Callable[[], object],
     ) -> None:
         self._fill = fill
         self._fetch = fetch
         self._rules = rules
         self._limits = limits
         self._clock = clock
+        self._resuming = resuming
         self._main = _Part(0, None)
         self._sides: dict[_Part, Deferred[None]] = {}
         self._side_tries = rules.tries
@@ -127,6 +137,7 @@ class Transfer:
                     reason=error.message,
                 )
                 await deferLater(self._clock, delay)
+                self._resuming()
 
     async def _next(self) -> IResponse:
         """Ask for the first gap."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from typing import Final
+from typing import ClassVar, Final
 
 from regproxy.oci.names import Digest
 
@@ -31,11 +31,19 @@ class Damaged(StoreError):
 
 
 class FillFailed(StoreError):
-    """Content in transfer will never be whole."""
+    """Content in transfer will never be whole.
+
+    Attributes:
+        reason: why, in a word, for counters.
+    """
+
+    reason: ClassVar = "other"
 
 
 class DigestMismatch(FillFailed):
     """All bytes came, and they are not the ones that the digest names."""
+
+    reason = "digest"
 
     def __init__(self, expected: Digest, actual: Digest) -> None:
         super().__init__(f"content is {actual} where {expected} was asked for")
@@ -44,9 +52,13 @@ class DigestMismatch(FillFailed):
 class DiskFailed(FillFailed):
     """The disk did not take the content, or did not give it back."""
 
+    reason = "disk"
+
 
 class Stopped(FillFailed):
     """The process ends; a later one may go on with the transfer."""
+
+    reason = "stopped"
 
     def __init__(self) -> None:
         super().__init__("the proxy is stopping")
@@ -54,6 +66,8 @@ class Stopped(FillFailed):
 
 class SizeMismatch(FillFailed):
     """More bytes came than were announced, or another size was announced than before."""
+
+    reason = "size"
 
 
 def disk_full(error: BaseException | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -13,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from regproxy.figures import reason_of
 from regproxy.interfaces import IBlob
 from regproxy.oci.names import Digest
 from regproxy.policy.integrity import ContentRecord
@@ -26,6 +28,25 @@ from regproxy.store.verification import Check, Verification
 
 # Seconds without a write after which a file below fills/ is nobody's any more.
 ABANDONED: Final = 24 * 3600.0
+
+
+class FillCounts:
+    """What has become of transfers into the store.
+
+    Attributes:
+        started: how many were begun.
+        resumed: how many times one went on with what an earlier attempt had left.
+        failed: how many came to nothing, by reason.
+    """
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.resumed = 0
+        self.failed: Counter[str] = Counter()
+
+    def resume(self) -> None:
+        """One goes on."""
+        self.resumed += 1
 
 
 class Store:
@@ -43,6 +64,7 @@ class Store:
         uses: which content is in use.
         verification: sees to it that stored content is still right.
         grown: called when content was added.
+        fill_counts: what has become of transfers.
         full: called when the disk had no room, with the bytes for which it should have.
     """
 
@@ -64,6 +86,7 @@ class Store:
         self._fills: dict[Digest, Fill] = {}
         self.uses = Uses(now)
         self.verification = Verification(directory, index, workers, self.uses, now)
+        self.fill_counts = FillCounts()
         self.grown: Callable[[], None] = lambda: None
         self.full: Callable[[int], None] = lambda wanted: None
 
@@ -124,6 +147,9 @@ class Store:
             raise
         fill = Fill(self._directory, self._workers, self._clock, self._record, digest, partial_file)
         self._fills[digest] = fill
+        self.fill_counts.started += 1
+        if any(partial_file.stored):
+            self.fill_counts.resume()
         self.uses.hold(digest)
         fill.when_ended().addCallbacks(lambda _: self.grown(), self._failed, errbackArgs=(fill,))
         fill.when_closed().addCallback(lambda _: self._forget(digest, fill))
@@ -188,6 +214,7 @@ class Store:
             self.full(wanted or 0)
 
     def _failed(self, failure: Failure, fill: Fill) -> None:
+        self.fill_counts.failed[reason_of(failure.value)] += 1
         self._log.warn(
             "The transfer of {digest} came to nothing: {reason}",
             digest=str(fill.digest),

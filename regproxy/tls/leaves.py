@@ -34,6 +34,9 @@ class LeafCache:
         now: the current time, with its time zone.
         max_entries: how many contexts to keep. Names come from clients, so
             there has to be a bound.
+
+    Attributes:
+        issued: how many certificates were made.
     """
 
     def __init__(
@@ -46,6 +49,11 @@ class LeafCache:
         self._now = now
         self._max_entries = max_entries
         self._entries: OrderedDict[tuple[str, ...], _Entry] = OrderedDict()
+        self.issued = 0
+
+    def __len__(self) -> int:
+        """How many contexts are kept."""
+        return len(self._entries)
 
     def context(self, *names: str) -> SSL.Context:
         """The context that presents a certificate for *names*.
@@ -66,4 +74,5 @@ class LeafCache:
 
     def _make(self, names: tuple[str, ...], now: datetime) -> _Entry:
         leaf = self._authority.issue(names, now)
+        self.issued += 1
         return _Entry(server_context(leaf), now, now + (leaf.not_after - now) * 2 / 3)

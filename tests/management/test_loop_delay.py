@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.management.loop_delay import DELAYS, INTERVAL, LoopDelay
+from regproxy.management.loop_delay import DELAYS, INTERVAL, RECENT, LoopDelay
 
 
 class LoopDelayTests(SynchronousTestCase):
@@ -31,6 +31,18 @@ class LoopDelayTests(SynchronousTestCase):
         self.assertAlmostEqual(self.delay.delays.sum, 0.06)
         self.assertEqual(self.delay.delays.counts[DELAYS.index(0.1)], 1)
         self.assertEqual(sum(self.delay.delays.counts), 4)
+
+    def test_p99(self) -> None:
+        """One of a hundred may be worse; what was more than a minute ago does not count."""
+        self.assertIsNone(self.delay.p99)
+        for held in *(0.25,) * 7, *(0.5,) * 6:
+            self.held += held
+            self.clock.advance(INTERVAL)
+        self.assertAlmostEqual(self.delay.p99 or 0.0, 0.5)
+        self.clock.pump([INTERVAL] * (RECENT - 13))
+        self.assertAlmostEqual(self.delay.p99 or 0.0, 0.25)
+        self.clock.pump([INTERVAL] * 13)
+        self.assertAlmostEqual(self.delay.p99 or 0.0, 0.0)
 
     def test_early(self) -> None:
         """A timer that fires early is not late."""

@@ -13,23 +13,33 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from regproxy import __version__
 from regproxy.config.model import CacheSection, Config
-from regproxy.management.loop_delay import LoopDelay
+from regproxy.management.connections import Connections
+from regproxy.management.loop_delay import INTERVAL, LoopDelay
 from regproxy.management.metrics import PATIENCE, Metrics, Sources
 from regproxy.management.tally import Traffic
 from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import DOCKER_HUB, Digest, Host
 from regproxy.registry.backoff import BackOff
-from regproxy.store.errors import IndexFailed
+from regproxy.registry.transfer import Abandoned
+from regproxy.store.errors import FillFailed, IndexFailed, Stopped
 from regproxy.store.housekeeping import Housekeeping, StoreStats
+from regproxy.tls.authority import CertificateAuthority
+from regproxy.tls.leaves import LeafCache
+from regproxy.tls.server import Handshakes
+from regproxy.upstream.errors import UpstreamError, UpstreamTimeout
+from regproxy.upstream.ledger import Ledger
 from regproxy.upstream.rate_limits import RateLimits, Speaker
 from regproxy.web.access_log import AccessRecord
 from tests.support.caches import CacheCase
+from tests.support.certificates import make_ca
 from tests.support.upstream import FakeUpstream, Reply
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs/reference/metrics.md"
@@ -60,12 +70,20 @@ class MetricsCase(CacheCase):
         self.housekeeping = Housekeeping(
             self.store, self.directory, self.workers, self.clock, lambda: 0.0, CacheSection()
         )
+        traffic = Traffic(Config(Path("data")))
+        ca = make_ca()
         self.sources = Sources(
-            traffic=Traffic(Config(Path("data"))),
+            traffic=traffic,
+            ledger=Ledger(traffic.name_of, self.clock.seconds),
             rate_limits=RateLimits(self.clock),
             backoff=BackOff(self.clock, self.clock.seconds),
             store=self.store,
             housekeeping=self.housekeeping,
+            connections=Connections(),
+            handshakes=Handshakes(),
+            leaves=LeafCache(
+                CertificateAuthority(ca.key, (ca.certificate,)), lambda: datetime.now(UTC)
+            ),
             loop_delay=LoopDelay(self.clock, self.clock.seconds),
             ca_expires=datetime(2036, 3, 9, tzinfo=UTC),
         )
@@ -76,7 +94,21 @@ class MetricsCase(CacheCase):
         self.sources.traffic.record(RECORD)
         self.limit(HUB, Speaker.OWN, "76;w=21600", "100;w=21600")
         self.rest(HUB, "60")
-        self.sources.loop_delay.delays.add(0.03)
+        self.sources.connections.watch("proxy", Protocol())
+        figures = self.sources.ledger.of(HUB)
+        figures.answered(0.03)
+        figures.failed(UpstreamTimeout("it did not answer in time"))
+        self.finish(self.store.begin(Digest.of(b"content"), 7)).fail(Failure(Stopped()))
+        self.delay(0.03)
+
+    def delay(self, seconds: float) -> None:
+        """A timer fires late."""
+        delay = self.sources.loop_delay
+        delay.startService()
+        (call,) = self.clock.getDelayedCalls()
+        call.delay(seconds)
+        self.clock.advance(INTERVAL + seconds)
+        delay.stopService()
 
     def limit(self, host: Host, speaker: Speaker, remaining: str, limit: str | None = None) -> None:
         """A registry says how much it lets be asked."""
@@ -182,10 +214,49 @@ class PageTests(MetricsCase):
         self.assertEqual(self.value("fills_in_flight"), 1)
         fill.write(0, b"content")
         self.assertEqual(self.value("fills_in_flight"), 0)
+        self.finish(self.store.begin(Digest.of(b"more"), 4)).write(0, b"less")
+        self.store.fill_counts.resume()
+        self.assertEqual(self.value("fills_started_total"), 2)
+        self.assertEqual(self.value("fills_resumed_total"), 1)
+        self.assertEqual(self.value("fills_failed_total", reason="digest"), 1)
+
+    def test_upstream(self) -> None:
+        """What there was with a registry, under the name that it counts under."""
+        for host in "eu.gcr.io", "us.gcr.io":
+            figures = self.sources.ledger.of(Host(host))
+            figures.bytes += 7
+            figures.answered(0.2)
+            figures.refused(host, 503)
+        self.sources.ledger.of(Host("us.gcr.io")).failed(UpstreamTimeout("too slow"))
+        gcr = {"registry": "*.gcr.io"}
+        self.assertEqual(self.value("upstream_received_bytes_total", **gcr), 14)
+        self.assertEqual(self.value("upstream_first_byte_seconds_bucket", **gcr, le="0.1"), 0)
+        self.assertEqual(self.value("upstream_first_byte_seconds_bucket", **gcr, le="0.25"), 2)
+        for reason, count in {"server-error": 2, "timeout": 1}.items():
+            self.assertEqual(self.value("upstream_errors_total", **gcr, reason=reason), count)
+
+    def test_clients(self) -> None:
+        """Connections, handshakes and certificates."""
+        self.assertEqual(self.value("tls_handshakes_total", result="untrusted"), 0)
+        handshakes = self.sources.handshakes
+        handshakes.completed, handshakes.untrusted, handshakes.failed = 3, 2, 1
+        for result, count in {"completed": 3, "untrusted": 2, "failed": 1}.items():
+            self.assertEqual(self.value("tls_handshakes_total", result=result), count)
+        for name in "ghcr.io", "ghcr.io", "quay.io":
+            self.sources.leaves.context(name)
+        self.assertEqual(self.value("tls_leaves_issued_total"), 2)
+        self.assertEqual(self.value("tls_leaves_kept"), 2)
+        protocol = Protocol()
+        self.sources.connections.watch("tls", protocol)
+        self.assertEqual(self.value("open_connections", listener="tls"), 1)
+        protocol.connectionLost()
+        self.assertEqual(self.value("open_connections", listener="tls"), 0)
 
     def test_process(self) -> None:
         """The version, the CA, the reactor and the process."""
-        self.sources.loop_delay.delays.add(0.03)
+        self.assertIsNone(self.value("loop_delay_p99_seconds"))
+        self.delay(0.03)
+        self.assertAlmostEqual(self.value("loop_delay_p99_seconds") or 0.0, 0.03)
         self.assertEqual(self.value("build_info", version=__version__), 1)
         expiry = datetime(2036, 3, 9, tzinfo=UTC).timestamp()
         self.assertEqual(self.value("ca_expiry_timestamp_seconds"), expiry)
@@ -267,6 +338,18 @@ class FormatTests(MetricsCase):
         }
         self.assertEqual(table, self.shown())
 
+    def test_reasons(self) -> None:
+        """So are the words for what goes wrong."""
+        text = REFERENCE.read_text()
+        _, _, rows = text.partition("| `reason` | meaning |\n|---|---|\n")
+        cells = (row.split("|")[1] for row in rows.partition("\n\n")[0].splitlines())
+        table = {reason for cell in cells for reason in re.findall(r"`([\w-]+)`", cell)}
+        self.assertEqual(table, reasons(UpstreamError) | {"server-error"})
+        others = re.search(r"A transfer's `reason` is one of those above, or ([^.]*)\.", text)
+        assert others is not None
+        named = set(re.findall(r"`(\w+)`", others[1]))
+        self.assertEqual(named | {"other"}, reasons(FillFailed) | {Abandoned.reason})
+
     def shown(self) -> dict[str, tuple[str, frozenset[str]]]:
         """Type and labels of each metric on the page. The parser cuts ``_total`` off."""
         found = {}
@@ -277,3 +360,15 @@ class FormatTests(MetricsCase):
                 suffix = "_total" if family.type == "counter" else ""
                 found[name + suffix] = family.type, frozenset(labels - {"le"})
         return found
+
+
+def reasons(base: type[UpstreamError] | type[FillFailed]) -> set[str]:
+    """The reasons of all errors of this program that are kinds of *base*."""
+    found = set()
+    waiting = [base]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if kind.__module__.startswith("regproxy."):
+            found.add(kind.reason)
+    return found

@@ -76,6 +76,7 @@ class ResumeTests(TransferTestCase):
         self.clock.advance(LATER)
         self.assertGets(client)
         self.assertEqual(self.ranges(), [None, "bytes=1000-"])
+        self.assertEqual(self.store.fill_counts.resumed, 1)
 
     def test_stalls(self) -> None:
         client = self.begin(self.part(1000))

@@ -187,6 +187,20 @@ class FillingTests(StoreCase):
         self.workers.all()
         return await asking
 
+    def test_counted(self) -> None:
+        """What was begun, gone on with, and came to nothing."""
+        self.broken_off()
+        self.workers.all()
+        self.begin().fail(Failure(SizeMismatch("too short")))
+        self.workers.all()
+        self.begin().fail(Failure(ValueError()))
+        self.workers.all()
+        self.begin().write(0, CONTENT)
+        self.workers.all()
+        counts = self.store.fill_counts
+        self.assertEqual((counts.started, counts.resumed), (4, 1))
+        self.assertEqual(counts.failed, {"broken": 1, "size": 1, "other": 1})
+
     def test_whoever_begins_again_may_leave(self) -> None:
         """What is there stays for the next one."""
         self.broken_off()

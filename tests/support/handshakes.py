@@ -100,6 +100,8 @@ class MemoryHandshake:
                 self._pump()
             except ssl.SSLError as error:
                 self.error = error
+                # The server hears why.
+                self._pump()
                 return
             else:
                 self._pump()

@@ -71,6 +71,14 @@ class LeafCacheTests(SynchronousTestCase):
         self.assertIs(self.context("a.example"), kept)
         self.assertIsNot(self.context("b.example"), dropped)
 
+    def test_counted(self) -> None:
+        """What was made, and what is kept of it."""
+        for name in "a.example", "a.example", "b.example", "c.example", "d.example":
+            self.context(name)
+        self.assertEqual((self.leaves.issued, len(self.leaves)), (4, 3))
+        self.assertRaises(ValueError, self.context, "*.example")
+        self.assertEqual((self.leaves.issued, len(self.leaves)), (4, 3))
+
     def test_a_name_that_cannot_be_is_not_kept(self) -> None:
         kept = [self.context(name) for name in ("a.example", "b.example", "c.example")]
         for name in ("*.example", "", "no host"):
