@@ -58,7 +58,7 @@ e2e-deps:
 	apt-get install --yes --no-install-recommends \
 	    apache2-utils ca-certificates conmon containerd crun curl dnsmasq-base dnsutils \
 	    docker-registry docker.io haproxy iproute2 iptables microsocks nginx openssl podman \
-	    python3-venv runc skopeo squid-openssl
+	    prometheus python3-venv runc skopeo squid-openssl
 
 bench-deps: e2e-deps
 

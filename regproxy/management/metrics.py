@@ -45,6 +45,16 @@ from regproxy.upstream.rate_limits import RateLimits
 #: Seconds that the store has to tell its numbers. A disk that hangs is when the others are wanted.
 PATIENCE: Final = 2.0
 
+#: What counts as an error of a registry: the reasons of ``UpstreamError``, and statuses. Each is
+#: there from the start: Prometheus sees no rise in what begins with 1.
+UPSTREAM_REASONS: Final = (
+    *("unresolved", "unreachable", "parent-proxy", "tls", "timeout", "broken", "incomplete"),
+    *("head-too-large", "too-large", "server-error", "rate-limited", "login", "address"),
+    *("redirect", "other"),
+)
+#: Why transfers fail: the reasons of ``FillFailed``, and those.
+FILL_REASONS: Final = ("digest", "size", "disk", "abandoned", "stopped", *UPSTREAM_REASONS)
+
 _Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily)
 # The values of the labels, in the order of their names.
 _Labels = TypeVar("_Labels", bound=tuple[str, ...])
@@ -244,7 +254,7 @@ def _fills(store: Store) -> Iterator[Metric]:
     yield _counter(
         "fills_failed_total",
         "Transfers that came to nothing.",
-        {(reason,): count for reason, count in counts.failed.items()},
+        {(reason,): counts.failed[reason] for reason in FILL_REASONS},
         "reason",
     )
 
