@@ -30,7 +30,7 @@ class Histogram:
         self.sum += other.sum
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: object) -> str:
     """The reason that *error* is counted under: what its class says in an attribute *reason*."""
     reason = getattr(error, "reason", None)
     return reason if isinstance(reason, str) else "other"

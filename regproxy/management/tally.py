@@ -134,8 +134,7 @@ class Traffic:
     def _count(self) -> None:
         waiting, self._waiting = self._waiting, []
         for record in waiting:
-            status = outcome(record.status)
-            registry = self._names(record.registry)
+            registry, status = self._names(record.registry), outcome(record.status)
             series = self._series[record.way, registry, record.kind, record.cache, status]
             series.requests += 1
             series.sent += record.bytes

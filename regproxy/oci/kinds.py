@@ -25,6 +25,9 @@ class RequestKind(StrEnum):
     TUNNEL = "tunnel"
     OTHER = "other"
 
+    # Enum's own is written in Python, and each request is counted by its kind.
+    __hash__ = str.__hash__
+
 
 _READS: Final = (b"GET", b"HEAD")
 # A request to a token service says for which service or scope (distribution project, "Token

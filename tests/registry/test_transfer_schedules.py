@@ -176,7 +176,8 @@ class World:
         )
         self.here = Spans(opened.stored)
         self.join(0, None)
-        Transfer(self.fill, self.fetch, RULES, LIMITS, self.clock).start(stream.response)
+        transfer = Transfer(self.fill, self.fetch, RULES, LIMITS, self.clock, lambda: None)
+        transfer.start(stream.response)
 
     def fetch(self, start: int, stop: int | None) -> Deferred[FakeResponse]:
         self.asked += 1
