@@ -206,7 +206,11 @@ def _upstream(ledger: Ledger) -> Iterator[Metric]:
     yield _counter(
         "upstream_errors_total",
         "Questions to registries without a whole answer.",
-        {(name, reason): count for name, each in figures for reason, count in each.errors.items()},
+        {
+            (name, reason): each.errors[reason]
+            for name, each in figures
+            for reason in UPSTREAM_REASONS
+        },
         *("registry", "reason"),
     )
 

@@ -19,7 +19,7 @@ from regproxy.policy.addresses import LeadsBack, nowhere
 from regproxy.policy.upstreams import Sources, is_failure
 from regproxy.upstream.agents import Agents
 from regproxy.upstream.auth import Account, Answer, Authenticator
-from regproxy.upstream.body import BytesBody
+from regproxy.upstream.body import BytesBody, Measured
 from regproxy.upstream.errors import UpstreamError
 from regproxy.upstream.fallover import AskServer, FallOver
 from regproxy.upstream.follow import Follower, Request
@@ -180,7 +180,7 @@ class Upstream:
 
 
 def _counted(ask: AskServer, figures: Figures) -> AskServer:
-    """*ask*, with what goes wrong counted in *figures*."""
+    """*ask*, with what comes of it counted in *figures*: bytes, and what goes wrong."""
 
     async def counted(server: Server) -> IResponse:
         try:
@@ -190,7 +190,7 @@ def _counted(ask: AskServer, figures: Figures) -> AskServer:
             raise
         if is_failure(response.code):
             figures.refused(server.base.netloc, response.code)
-        return response
+        return Measured(response, figures)
 
     return counted
 

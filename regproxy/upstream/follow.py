@@ -15,7 +15,7 @@ from regproxy.config.model import Config
 from regproxy.oci.names import Host
 from regproxy.upstream.agents import Agents
 from regproxy.upstream.auth import Answer
-from regproxy.upstream.body import Deadline, Measured, WatchedBody, drain
+from regproxy.upstream.body import Deadline, WatchedBody, drain
 from regproxy.upstream.errors import (
     REQUEST_ERRORS,
     RedirectRefused,
@@ -35,7 +35,7 @@ class Request:
     """What stays the same over all hops of one request.
 
     Attributes:
-        figures: where it is counted.
+        figures: where it is counted how long answers take to begin.
         principal: see :meth:`Agents.agent`.
     """
 
@@ -130,7 +130,6 @@ class Follower:
         finally:
             deadline.stop()
         self._note(server.owner, request.principal, response.headers)
-        if request.method in _STORING:
-            return response
-        request.figures.answered(self._clock.seconds() - began)
-        return response if request.method == b"HEAD" else Measured(response, request.figures)
+        if request.method not in _STORING:
+            request.figures.answered(self._clock.seconds() - began)
+        return response

@@ -58,6 +58,8 @@ CDN = "cdn.example.net"
 NAME = Repository("library/debian")
 BEARER = b"Bearer of-a-client"
 NOW = 1_700_000_000.0
+# An answer of whose body only a part comes.
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut "
 
 
 class Silent(Protocol):
@@ -984,3 +986,30 @@ class LedgerTests(UpstreamCase):
         self.refusal(UpstreamBroken, host=FIRST, repository=NAME)
         self.assertEqual(self.errors(FIRST), {"login": 1, "broken": 1})
         self.assertEqual(list(self.ledger.figures), [FIRST])
+
+    def test_token(self) -> None:
+        """A token that does not come whole is one failure, too."""
+        realm = b'Bearer realm="https://auth.example.test/token",service="registry"'
+        self.site(FIRST, Say(401, {b"WWW-Authenticate": realm}))
+        self.network.serve("auth.example.test", "8.8.4.4", 443, speaking(CUT), tls=True)
+        asking = self.ask(host=FIRST, repository=NAME)
+        self.network.pass_time(60)
+        self.failureResultOf(asking, UpstreamTimeout)
+        self.assertEqual(self.errors(FIRST), {"timeout": 1})
+
+    def test_bytes(self) -> None:
+        """Those of bodies that are read."""
+        self.site(REGISTRY, Say(200, {}, b"content"))
+        self.answer()
+        self.answer(b"HEAD")
+        self.assertEqual(self.ledger.figures[REGISTRY].bytes, len(b"content"))
+
+    def test_body(self) -> None:
+        """What goes wrong when the answer has begun."""
+        self.network.serve(REGISTRY, "8.8.8.8", 443, speaking(CUT), tls=True)
+        response = self.successResultOf(self.ask())
+        reading = Deferred.fromCoroutine(read(response, 1 << 20, 10, self.network))
+        self.network.pass_time(10)
+        self.failureResultOf(reading, UpstreamTimeout)
+        self.assertEqual(self.ledger.figures[REGISTRY].bytes, 4)
+        self.assertEqual(self.errors(REGISTRY), {"timeout": 1})

@@ -16,7 +16,6 @@ from regproxy.oci.names import Host
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.upstream.agents import Agents
 from regproxy.upstream.auth import Answer
-from regproxy.upstream.body import read
 from regproxy.upstream.errors import UpstreamTimeout
 from regproxy.upstream.follow import Follower, Request
 from regproxy.upstream.ledger import Figures
@@ -123,16 +122,12 @@ class FollowerTests(SynchronousTestCase):
         self.network.pass_time(2)
         self.failureResultOf(following, UpstreamTimeout)
 
-    def test_figures(self) -> None:
-        """How long each answer took to begin, and what the last one brought."""
+    def test_each_answer(self) -> None:
+        """Of a redirect, and of what it leads to."""
         self.site(REGISTRY.name, "8.8.8.8", redirect(b"https://cdn.example.net/x"))
         self.site("cdn.example.net", "8.8.4.4", Say(200, {}, b"blob"))
-        response = self.successResultOf(self.follow()).response
+        self.successResultOf(self.follow())
         self.assertEqual(sum(self.figures.first_byte.counts), 2)
-        reading = Deferred.fromCoroutine(read(response, 10, 60, self.network))
-        self.network.flush()
-        self.assertEqual(self.successResultOf(reading), b"blob")
-        self.assertEqual(self.figures.bytes, 4)
 
     def test_slow(self) -> None:
         """It is the time that the registry took."""
