@@ -14,6 +14,7 @@ import tomli_w
 from attrs import evolve, fields
 from cattrs import BaseValidationError
 
+from regproxy.config.check_management import finish_management
 from regproxy.config.check_wayout import (
     ReadFile,
     certificates,
@@ -146,7 +147,7 @@ def loads(
             ProxySection: _finish_proxy,
             TLSSection: partial(_finish_listening, keys=("listen", "http_listen")),
             MirrorSection: _finish_listening,
-            ManagementSection: _finish_listening,
+            ManagementSection: lambda section: finish_management(read, _finish_listening(section)),
             DNSSection: finish_dns,
             RelaySection: _finish_relay,
             CacheSection: partial(_finish_positive, ("max_size", "inactive")),

@@ -173,6 +173,17 @@ class MirrorSection:
     default_registry: Host = DEFAULT_REGISTRY
 
 
+#: This machine, and the networks that are nobody's on the Internet (RFC 1918, RFC 4193).
+PRIVATE_NETWORKS: Final = (
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "fc00::/7",
+)
+
+
 @frozen
 class DNSSection:
     """``[dns]``: a name server whose clients come here for what is intercepted.
@@ -187,22 +198,23 @@ class DNSSection:
     forward_to: tuple[str, ...] = ()
     authoritative: bool = False
     ttl: float = 60.0
-    clients: tuple[str, ...] = (
-        "127.0.0.0/8",
-        "::1/128",
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "fc00::/7",
-    )
+    clients: tuple[str, ...] = PRIVATE_NETWORKS
     upstream_resolvers: tuple[str, ...] = ()
 
 
 @frozen
 class ManagementSection:
-    """``[management]``: the site for people and machines."""
+    """``[management]``: the site for people and machines.
+
+    Clients in the networks ``read_from`` may look at everything but content. To change something
+    takes the token in ``token_file`` or a login of ``htpasswd_file``; without either, it takes
+    a client on this machine.
+    """
 
     listen: tuple[str, ...] = ("tcp:8080:interface=127.0.0.1",)
+    read_from: tuple[str, ...] = PRIVATE_NETWORKS
+    token_file: Path | None = None
+    htpasswd_file: Path | None = None
 
 
 @frozen

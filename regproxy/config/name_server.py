@@ -58,7 +58,8 @@ def _address(text: str) -> None:
         raise ValueError("expected an address that clients can connect to")
 
 
-def _network(text: str) -> None:
+def check_network(text: str) -> None:
+    """Raise ValueError, with a text for people, when *text* is no network."""
     try:
         ip_network(text)
     except ValueError:
@@ -69,6 +70,6 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "listen": ServerAddress.parse,
     "addresses": _address,
     "forward_to": ServerAddress.parse,
-    "clients": _network,
+    "clients": check_network,
     "upstream_resolvers": ServerAddress.parse,
 }

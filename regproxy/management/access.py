@@ -156,7 +156,9 @@ class Guard:
         if wait > 0 or len(self._turns.waiting) >= MAX_WAITING:
             seconds = str(max(1, math.ceil(wait)))
             raise Refused(
-                HTTPStatus.TOO_MANY_REQUESTS, "too many logins, or too many bad ones", (("Retry-After", seconds),)
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too many logins, or too many bad ones",
+                (("Retry-After", seconds),),
             )
         try:
             good = await self._turns.run(self._workers.run, partial(self._files.knows, login))

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
