@@ -103,9 +103,7 @@ class Guard:
         """
         client = client_of(request)
         if not allowed(self._networks, client):
-            raise Refused(
-                HTTPStatus.FORBIDDEN, f"{client} is in none of the networks of read_from"
-            )
+            raise Refused(HTTPStatus.FORBIDDEN, f"{client} is in none of the networks of read_from")
 
     async def check(self, request: StrictRequest, *, changes: bool) -> None:
         """See that the client may do what *request* asks for.

@@ -20,6 +20,8 @@ MAX_RUNNING: Final = 16
 MAX_ENDED: Final = 100
 #: Failures that a job keeps the text of.
 MAX_FAILURES: Final = 100
+#: Characters of each.
+MAX_TEXT: Final = 500
 
 
 class UnknownJob(Exception):
@@ -61,7 +63,7 @@ class Progress:
     def fail(self, text: str) -> None:
         """Something went wrong, and the work goes on. Of many such, the first are kept."""
         if len(self.failures) < MAX_FAILURES:
-            self.failures.append(text)
+            self.failures.append(text[:MAX_TEXT])
 
 
 #: Does a job, and tells how far it is.

@@ -101,19 +101,17 @@ def _parameters(operation: AnyOperation, schemas: Schemas) -> Iterable[dict[str,
     texts = descriptions_of(operation.parameters)
     for attribute in attributes_of(operation.parameters):
         name = attribute.name
-        in_path = name in operation.in_path
+        in_path, in_header = name in operation.in_path, name in operation.in_header
         yield {
-            "name": name,
-            "in": "path" if in_path else "query",
+            "name": operation.in_header.get(name, name),
+            "in": "path" if in_path else "header" if in_header else "query",
             "required": in_path or attribute.default is NOTHING,
             "description": texts[name],
             "schema": schemas.of(_without_null(attribute.type)) | default_of(attribute),
         }
 
 
-def _responses(
-    operation: AnyOperation, schemas: Schemas, schemes: Sequence[str]
-) -> dict[str, Any]:
+def _responses(operation: AnyOperation, schemas: Schemas, schemes: Sequence[str]) -> dict[str, Any]:
     reasons: dict[HTTPStatus, list[str]] = {
         HTTPStatus.BAD_REQUEST: [_MALFORMED],
         HTTPStatus.FORBIDDEN: [_REFUSED],

@@ -71,6 +71,7 @@ class Operation(Generic[P, B, A]):
         handler: does it, given the parameters and the body.
         answer: the class of what is answered, or a media type; None for nothing (204).
         parameters: a class whose attributes are the parameters: text, numbers, booleans, choices.
+        in_header: those of them that are header fields, with the names of these.
         body: the class of what has to be sent, or a media type; None for nothing.
         status: of the answer.
         errors: what else may come of it: the exceptions that the handler raises, each with the
@@ -85,6 +86,7 @@ class Operation(Generic[P, B, A]):
     handler: Callable[[P, B], Awaitable[A]]
     answer: Any
     parameters: type[P]
+    in_header: Mapping[str, str] = Factory(dict)
     body: Any = None
     status: HTTPStatus = HTTPStatus.OK
     errors: Mapping[type[Exception], HTTPStatus] = Factory(dict)

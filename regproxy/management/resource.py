@@ -117,7 +117,8 @@ class ApiResource(Resource):
             raise Answered(HTTPStatus.NOT_FOUND, f"there is /api/{VERSION} only")
         operation, in_path = self._routes.find(segments, request.method.decode("ascii", "replace"))
         await self._guard.check(request, changes=operation.changes)
-        parameters = from_texts({**_query(request), **in_path}, operation.parameters)
+        texts = {**_query(request), **in_path, **_headers(request, operation.in_header)}
+        parameters = from_texts(texts, operation.parameters)
         body = await _body(request, operation.body)
         try:
             answer = await operation.handler(parameters, body)
@@ -192,6 +193,12 @@ def _query(request: StrictRequest) -> dict[str, str]:
             raise Malformed(f"{key}: given {len(rest)} times")
         (texts[key],) = rest
     return texts
+
+
+def _headers(request: StrictRequest, names: Mapping[str, str]) -> dict[str, str]:
+    """The values of header fields, by the names of the parameters that they are."""
+    found = {key: request.requestHeaders.getRawHeaders(name) for key, name in names.items()}
+    return {key: ", ".join(values) for key, values in found.items() if values is not None}
 
 
 async def _body(request: StrictRequest, wanted: Any) -> Any:

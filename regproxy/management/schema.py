@@ -110,14 +110,19 @@ def default_of(attribute: Attribute[Any]) -> dict[str, Any]:
 
 def summary_of(subject: object) -> str:
     """The first sentence of a docstring, in one line."""
-    return " ".join((inspect.getdoc(subject) or "").partition("\n\n")[0].split())
+    return _line((inspect.getdoc(subject) or "").partition("\n\n")[0])
 
 
 def descriptions_of(cls: type[Any]) -> dict[str, str]:
     """What the docstring of *cls* says of each attribute, below ``Attributes:``."""
     _, _, text = (inspect.getdoc(cls) or "").partition("Attributes:\n")
     found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE)
-    return {name: " ".join(said.split()) for name, said in found}
+    return {name: _line(said) for name, said in found}
+
+
+def _line(text: str) -> str:
+    """*text* of a docstring in one line, in the words of Markdown."""
+    return " ".join(text.split()).replace("``", "`")
 
 
 def _filled(kind: Any, variables: Mapping[Any, Any]) -> Any:

@@ -47,6 +47,7 @@ from regproxy.registry.permissions import NO_HEAD, Permissions, ask_for, authori
 from regproxy.registry.straight import StraightBlob
 from regproxy.registry.transfer import Transfer
 from regproxy.registry.waiting import Leaders
+from regproxy.store.fill import Origin
 from regproxy.store.store import Store
 from regproxy.upstream.body import discard
 from regproxy.upstream.errors import UpstreamBroken, UpstreamError
@@ -170,6 +171,7 @@ class ContentService:
                 "The store takes nothing, content passes uncached: {reason}", reason=str(error)
             )
             return await self._pass(asks, response, NoStore.DISK)
+        fill.origin = Origin(wanted.host, wanted.repository, str(wanted.kind))
         self._asks[wanted.digest] = asks
         fill.when_ended().addBoth(lambda _: self._asks.pop(wanted.digest, None))
         # The reader is made first: a small body may be whole before start() returns.

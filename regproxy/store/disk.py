@@ -181,15 +181,23 @@ class BlobDirectory:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for directory in (self.root / "blobs", self.fills, self.quarantine):
                 directory.mkdir(exist_ok=True)
-            probe = self.fills / ".probe"
-            probe.touch()
-            # Another process may be trying the same.
-            probe.unlink(missing_ok=True)
+            self.probe()
         except OSError as error:
             raise StoreUnusable(
                 f"cache directory {self.root} cannot be written ({error.strerror}):"
                 " give another one as [cache] directory, or the user the right to write there"
             ) from error
+
+    def probe(self) -> None:
+        """Write a byte, to see whether that can be done.
+
+        Raises:
+            OSError: it cannot.
+        """
+        probe = self.fills / ".probe"
+        probe.write_bytes(b"x")
+        # Another process may be trying the same.
+        probe.unlink(missing_ok=True)
 
     def open(self, digest: Digest) -> tuple[int, os.stat_result] | None:
         """A descriptor for reading and what is known of the file; None when it is not here."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
@@ -20,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from regproxy.interfaces import IBlob
-from regproxy.oci.names import Digest
+from regproxy.oci.names import Digest, Host, Repository
 from regproxy.policy.filling import FillState, Phase, WrongSize
 from regproxy.policy.spans import Spans
 from regproxy.store import disk
@@ -42,6 +43,15 @@ LULL: Final = 0.1
 SIDE_CAR_STEP: Final = 8 << 20
 
 
+@frozen
+class Origin:
+    """Where content comes from, for people."""
+
+    host: Host
+    repository: Repository
+    kind: str
+
+
 class Recorder(Protocol):
     """Told of content that has become durable, before anybody learns that it has."""
 
@@ -57,6 +67,10 @@ class Fill:
 
     Attributes:
         digest: what the bytes must hash to.
+        origin: where it comes from, if that was said.
+        begun: when, on the clock.
+        resumed: bytes that were here already, of an earlier try.
+        readers: how many there are.
         state: what is here and what is missing.
         failure: what ended it, in phase FAILED.
         demand: called with offset and end of what a reader waits for.
@@ -75,10 +89,13 @@ class Fill:
         partial_file: Partial,
     ) -> None:
         self.digest = digest
+        self.origin: Origin | None = None
+        self.begun = clock.seconds()
         self._clock = clock
         self._quiet_until = 0.0
         self._news: IDelayedCall | None = None
         self.state = FillState(partial_file.size, partial_file.stored)
+        self.resumed = self.state.arrived
         self.failure: Failure | None = None
         self.demand: Demand | None = None
         self.deserted: Callable[[], None] | None = None
@@ -94,7 +111,7 @@ class Fill:
         self._working = False
         self._sources: set[IPushProducer] = set()
         self._paused = False
-        self._readers = 0
+        self.readers = 0
         self._unread: Callable[[], None] | None = None
         self._keep = False
         self._changed: list[Deferred[None]] = []
@@ -174,20 +191,20 @@ class Fill:
         if self.state.over:
             raise ValueError("the fill is over")
         reader = FillReader(self, self._workers, self._descriptor.hold())
-        self._readers += 1
+        self.readers += 1
         return reader
 
     def left(self) -> None:
         """A reader was closed."""
-        self._readers -= 1
-        if self._readers == 0 and self._unread is not None:
+        self.readers -= 1
+        if self.readers == 0 and self._unread is not None:
             self._unread()
-        elif self._readers == 0 and self.deserted is not None and not self.state.over:
+        elif self.readers == 0 and self.deserted is not None and not self.state.over:
             self.deserted()
 
     def when_unread(self, call: Callable[[], None]) -> None:
         """Call this once nobody reads it any more; it is over, and gets no new readers."""
-        if self._readers == 0:
+        if self.readers == 0:
             call()
         else:
             self._unread = call

@@ -80,6 +80,17 @@ class Errand:
         self._work = work
         self._again = False
         self._running: Deferred[None] | None = None
+        self._waiters: list[Deferred[None]] = []
+
+    def done(self) -> Deferred[None]:
+        """Start it; fires when it has been done from the beginning to the end, fails as it does.
+
+        It goes on when the returned Deferred is cancelled.
+        """
+        waiter: Deferred[None] = Deferred()
+        self._waiters.append(waiter)
+        self.start()
+        return waiter
 
     def start(self) -> None:
         """Do it; once more afterwards if it is under way, as it may be past what is new."""
@@ -97,7 +108,13 @@ class Errand:
         try:
             while self._again:
                 self._again = False
-                await self._work()
+                waiters, self._waiters = self._waiters, []
+                try:
+                    await self._work()
+                except BaseException:
+                    _tell(waiters, Failure())
+                    raise
+                _tell(waiters, None)
         finally:
             self.under_way = False
 
@@ -107,6 +124,13 @@ class Errand:
             self._log.error("{what} failed: {reason}", what=self._what, reason=reason)
         elif failure.check(CancelledError) is None:
             self._log.failure("{what} failed", failure, what=self._what)
+
+
+def _tell(waiters: list[Deferred[None]], result: Failure | None) -> None:
+    for waiter in waiters:
+        # Not those that were cancelled.
+        if not waiter.called:
+            waiter.callback(result)
 
 
 class Leisure:
@@ -190,6 +214,28 @@ class Housekeeping:
         """Begin nothing more."""
         for errand in (self._reconciling, self._evicting, self._verifying, self._forgetting):
             errand.stop()
+
+    async def collect(self, step: Callable[[str], object]) -> tuple[int, int]:
+        """Do at once what else is done now and then, but for verification.
+
+        Args:
+            step: told of what begins.
+
+        Returns:
+            how many blobs were evicted, and their bytes.
+
+        Raises:
+            StoreError, OSError: it cannot be done.
+        """
+        eviction = self._eviction
+        blobs, size = eviction.evicted, eviction.evicted_bytes
+        step("bringing files and index together")
+        await self._reconciling.done()
+        step("forgetting what nobody needs")
+        await self._forgetting.done()
+        step("evicting")
+        await self._evicting.done()
+        return eviction.evicted - blobs, eviction.evicted_bytes - size
 
     async def stats(self) -> StoreStats:
         """The numbers of this moment.

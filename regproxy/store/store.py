@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
@@ -124,6 +124,11 @@ class Store:
     def fills(self) -> int:
         """How many transfers are in flight."""
         return len(self._fills)
+
+    @property
+    def transfers(self) -> Collection[Fill]:
+        """Those that are in flight, in the order in which they began."""
+        return self._fills.values()
 
     async def resumable(self, digest: Digest) -> int:
         """From which byte on an earlier transfer of *digest* may be gone on with; 0 for none."""

@@ -36,6 +36,9 @@ MAX_KNOWN: Final = 4096
 #: Waits as long as so many bytes are to take.
 Pace = Callable[[int], Awaitable[None]]
 
+#: Told of what was read, and of what was wrong with it.
+Told = Callable[[ContentRecord, Damaged | OSError | None], object]
+
 
 class Check:
     """The outcome of reading one file, for all who wait for it.
@@ -146,6 +149,18 @@ class Verification:
             OSError: it cannot be read.
             IndexFailed: the index cannot.
         """
+        try:
+            return await self._examine(digest, pace)
+        except Damaged:
+            return False
+
+    async def _examine(self, digest: Digest, pace: Pace | None) -> bool:
+        """Read *digest*; whether it is here.
+
+        Raises:
+            Damaged: it has been moved to the quarantine.
+            OSError, IndexFailed: see :meth:`verify`.
+        """
         record = self._index.content(digest)
         opening = self._workers.run(partial(self._directory.open, digest))
         found = await disk.shielded(opening, _close)
@@ -155,14 +170,20 @@ class Verification:
         descriptor = disk.Descriptor(number)
         try:
             await self._read(digest, descriptor, seen, record, pace)
-        except Damaged:
-            return False
         finally:
             descriptor.release()
         return True
 
-    async def verify_before(self, before: float, pace: Pace | None = None) -> None:
+    async def verify_before(
+        self,
+        before: float,
+        pace: Pace | None = None,
+        told: Told = lambda record, error: None,
+    ) -> None:
         """Read all that was last verified *before* (seconds since the epoch), longest ago first.
+
+        Args:
+            told: of each, and of what was wrong with it.
 
         Raises:
             IndexFailed: the index cannot be read.
@@ -170,14 +191,19 @@ class Verification:
         last: ContentRecord | None = None
         while found := await self._index.inventory.due(last, before):
             (last,) = found
+            wrong: Damaged | OSError | None = None
             try:
-                await self.verify(last.digest, pace)
+                await self._examine(last.digest, pace)
+            except Damaged as error:
+                wrong = error
             except OSError as error:
+                wrong = error
                 self._log.error(
                     "{digest} could not be verified: {reason}",
                     digest=str(last.digest),
                     reason=str(error),
                 )
+            told(last, wrong)
 
     async def verify_due(self, pace: Pace) -> None:
         """Read all that is due.

@@ -1,0 +1,195 @@
+"""The proxy and its registries in numbers, for people: what every room knows, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from attrs import asdict, frozen
+from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from regproxy import __version__
+from regproxy.config.model import Config
+from regproxy.figures import Histogram
+from regproxy.management.loop_delay import LoopDelay
+from regproxy.management.tally import NONE, Served, Traffic
+from regproxy.management.values import (
+    CAValue,
+    RateLimitValue,
+    RegistryValue,
+    Stats,
+    StoreValue,
+)
+from regproxy.oci.errors import HostInvalid
+from regproxy.oci.names import Host
+from regproxy.policy.interception import OTHER
+from regproxy.registry.backoff import BackOff
+from regproxy.store.errors import StoreError
+from regproxy.store.housekeeping import Housekeeping
+from regproxy.store.store import Store
+from regproxy.upstream.ledger import Ledger
+from regproxy.upstream.rate_limits import RateLimits
+
+#: Seconds that the store has to tell its numbers.
+PATIENCE: Final = 2.0
+
+
+@frozen
+class Rooms:
+    """Who knows what.
+
+    Attributes:
+        connections: how many of clients are open.
+        ca: the certificate authority, as it is now.
+    """
+
+    traffic: Traffic
+    ledger: Ledger
+    rate_limits: RateLimits
+    backoff: BackOff
+    store: Store
+    housekeeping: Housekeeping
+    loop_delay: LoopDelay
+    connections: Callable[[], int]
+    ca: Callable[[], CAValue]
+
+
+class Overview:
+    """Puts numbers together.
+
+    Args:
+        clock: the one by which the rooms count.
+        now: seconds since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, rooms: Rooms, config: Config, clock: IReactorTime, now: Callable[[], float]
+    ) -> None:
+        self._rooms = rooms
+        self._config = config
+        self._clock = clock
+        self._now = now
+        self._started = self._time(now())
+
+    def follow(self, config: Config) -> None:
+        """Tell of the registries of *config* from now on."""
+        self._config = config
+
+    async def stats(self) -> Stats:
+        """The proxy in numbers; without the store's if it does not tell them."""
+        rooms = self._rooms
+        store = await self._store()
+        served = sum(rooms.traffic.served().values(), Served())
+        fetched = rooms.ledger.bytes
+        return Stats(
+            version=__version__,
+            started_at=self._started,
+            requests=served.requests,
+            hits=served.hits,
+            hit_ratio=served.hits / served.requests if served.requests else None,
+            bytes_to_clients=served.bytes,
+            bytes_from_upstream=fetched,
+            bytes_saved=max(0, served.bytes - fetched),
+            store=store,
+            rate_limits=self.rate_limits(),
+            fills=rooms.store.fills,
+            connections=rooms.connections(),
+            loop_delay_p99=quantile(rooms.loop_delay.delays, 0.99),
+            ca=rooms.ca(),
+        )
+
+    def rate_limits(self) -> tuple[RateLimitValue, ...]:
+        """What registries have last said of how much they still let be asked."""
+        # The clock may be any; what it says is told by the one that people have.
+        offset = self._now() - self._clock.seconds()
+        return tuple(
+            RateLimitValue(
+                registry=str(host),
+                login=str(speaker),
+                limit=reading.limit,
+                remaining=reading.remaining,
+                window=reading.window,
+                seen_at=self._time(reading.seen_at + offset),
+            )
+            for (host, speaker), reading in self._rooms.rate_limits.readings().items()
+        )
+
+    def registries(self) -> tuple[RegistryValue, ...]:
+        """Those with a section in the configuration, and those that were asked for, by name."""
+        rooms = self._rooms
+        served = rooms.traffic.served()
+        figures = rooms.ledger.figures
+        names = {*map(str, self._config.registries), *served, *figures} - {NONE, OTHER}
+        resting: dict[str, float] = {}
+        for host, left in rooms.backoff.resting().items():
+            name = rooms.traffic.name_of(host)
+            resting[name] = max(left, resting.get(name, 0.0))
+        return tuple(
+            self._registry(name, served.get(name, Served()), resting.get(name, 0.0))
+            for name in sorted(names)
+        )
+
+    def _registry(self, name: str, served: Served, resting: float) -> RegistryValue:
+        try:
+            host = Host.parse(name)
+        except HostInvalid:
+            # A pattern: its registries have no section.
+            host = None
+        section = self._config.registry(host or Host("invalid"))
+        figures = self._rooms.ledger.figures.get(name)
+        mishap = None if figures is None else figures.last_error
+        return RegistryValue(
+            name=name,
+            upstream=() if host is None else section.upstream,
+            auth=str(section.effective_auth),
+            access=str(section.effective_access),
+            push=str(section.push),
+            requests=served.requests,
+            hits=served.hits,
+            bytes_to_clients=served.bytes,
+            bytes_from_upstream=0 if figures is None else figures.bytes,
+            errors=0 if figures is None else figures.errors.total(),
+            last_error=None if mishap is None else mishap.message,
+            last_error_at=None if mishap is None else self._time(mishap.time),
+            backoff_seconds=round(resting, 3),
+            latency_p50=None if figures is None else figures.latency,
+        )
+
+    async def _store(self) -> StoreValue | None:
+        asking = ensureDeferred(self._rooms.housekeeping.stats())
+        try:
+            stats = await asking.addTimeout(PATIENCE, self._clock)
+        except TookTooLong:
+            reason = f"no answer within {PATIENCE} s"
+        except (StoreError, OSError) as error:
+            reason = str(error)
+        else:
+            return StoreValue(**asdict(stats))
+        self._log.error("The store does not tell its numbers: {reason}", reason=reason)
+        return None
+
+    def _time(self, seconds: float) -> datetime:
+        return datetime.fromtimestamp(seconds, UTC)
+
+
+def quantile(histogram: Histogram, share: float) -> float | None:
+    """What *share* of the values of *histogram* do not exceed; None when there are none.
+
+    Within a bucket values are taken to be spread evenly. What lies beyond all bounds counts as
+    the last one.
+    """
+    rank = share * sum(histogram.counts)
+    if not rank:
+        return None
+    lower, below = 0.0, 0
+    for upper, count in zip(histogram.bounds, histogram.counts, strict=False):
+        if count and below + count >= rank:
+            return lower + (upper - lower) * (rank - below) / count
+        lower, below = upper, below + count
+    return histogram.bounds[-1]
