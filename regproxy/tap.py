@@ -6,7 +6,8 @@ import gc
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -34,6 +35,7 @@ from regproxy.config.load import ConfigError, effective, load
 from regproxy.config.model import Config
 from regproxy.listeners.dns import Datagrams, NameService, StreamFactory
 from regproxy.listeners.proxied import ProxiedFactory
+from regproxy.management.api import NotReloaded, Reloaded
 from regproxy.management.history import STEP
 from regproxy.oci.errors import shown
 from regproxy.policy.resolution import ServerAddress
@@ -118,13 +120,16 @@ def make_service(reactor: Any, config: Config, path: Path | None) -> MultiServic
     proxy.addService(store)
     proxy.addService(TimerService(FLUSH_INTERVAL, store.flush))
     for way, descriptions in listeners(config).items():
-        for description in descriptions:
+        for index, description in enumerate(descriptions):
             watch = partial(foundation.connections.watch, way)
             factory = CurrentFactory(partial(proxy.way, way), watch)
             listener = ListenerService(reactor, description, factory, foundation.places.add)
+            listener.setName(_key(way, index))
             proxy.addService(listener)
-    for server in map(ServerAddress.parse, config.dns.listen):
-        proxy.addService(DNSListenerService(reactor, server, proxy.names, foundation.places.add))
+    for index, server in enumerate(map(ServerAddress.parse, config.dns.listen)):
+        name_server = DNSListenerService(reactor, server, proxy.names, foundation.places.add)
+        name_server.setName(_key("dns", index))
+        proxy.addService(name_server)
     proxy.addService(TimerService(HOUSEKEEPING_INTERVAL, foundation.housekeeping.tick))
     proxy.addService(TimerService(STEP, foundation.history.tick))
     proxy.addService(foundation.loop_delay)
@@ -158,13 +163,18 @@ def check_listeners(config: Config, path: Path | None) -> None:
             try:
                 serverFromString(None, endpoint)
             except NO_ENDPOINT as error:
-                key = "tls.http_listen" if way == "http" else f"{way}.listen"
                 found.append(
-                    f'{key}[{index}]: expected an endpoint such as "tcp:3128",'
+                    f'{_key(way, index)}: expected an endpoint such as "tcp:3128",'
                     f" found {shown(description)}: {error}"
                 )
     if found:
         raise ConfigError(str(path), found)
+
+
+def _key(way: str, index: int) -> str:
+    """The key path of a listener."""
+    key = "tls.http_listen" if way == "http" else f"{way}.listen"
+    return f"{key}[{index}]"
 
 
 @implementer(IProtocolFactory, IProtocolNegotiationFactory)
@@ -223,6 +233,11 @@ class ListenerService(Service):
         self._listens_at = listening
         self.port: IListeningPort | None = None
 
+    @property
+    def listens(self) -> bool:
+        """Whether it does."""
+        return self.port is not None
+
     def privilegedStartService(self) -> None:
         """Bind and listen."""
         factory = self._factory
@@ -271,6 +286,11 @@ class DNSListenerService(Service):
         self._current = current
         self._listens_at = listening
         self._ports: list[IListeningPort] = []
+
+    @property
+    def listens(self) -> bool:
+        """Whether it does."""
+        return bool(self._ports)
 
     def privilegedStartService(self) -> None:
         """Bind and listen."""
@@ -345,11 +365,13 @@ class ProxyService(MultiService):
         self._reactor = reactor
         self._foundation = foundation
         self._path = path
+        foundation.parts.reload = self.reload
+        foundation.parts.readiness.down = self._down
 
     def startService(self) -> None:
         """Start everything, and reload on SIGHUP."""
         super().startService()
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._hang_up))
         self._reactor.callWhenRunning(_stop_once)
         self._reactor.callWhenRunning(self._look_for_loops)
         # The last connections are cut off after the services have stopped.
@@ -364,6 +386,8 @@ class ProxyService(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Stop everything."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        self._foundation.parts.readiness.draining = True
+        self._foundation.parts.jobs.stop()
         return gatherResults([super().stopService(), self.house.upstream.close()])
 
     def way(self, name: str) -> IProtocolFactory:
@@ -374,10 +398,13 @@ class ProxyService(MultiService):
         """The name server as the configuration in force wants it."""
         return self.house.names
 
-    def reload(self) -> None:
+    def reload(self) -> Reloaded:
         """Read the configuration again; a bad one leaves the running one in force.
 
         Connections that are open go on as they began.
+
+        Raises:
+            NotReloaded: it is a bad one.
         """
         try:
             config = load(self._path)
@@ -386,16 +413,28 @@ class ProxyService(MultiService):
                 "The configuration was not reloaded, the old one goes on: {reason}",
                 reason=str(error),
             )
-            return
-        running = self.house.config
-        if _fixed(config) != _fixed(running):
+            raise NotReloaded(error.problems) from error
+        restart_needed = _fixed(config) != _fixed(self.house.config)
+        if restart_needed:
             self._log.warn("Listeners, [ca] and [cache] directory change at a restart only")
         self.house, replaced = House.build(self._foundation, config), self.house
         self._foundation.housekeeping.follow(config.cache)
         self._foundation.traffic.follow(config)
+        self._foundation.parts.overview.follow(config)
         replaced.upstream.close()
         self._look_for_loops()
         self._log.info("The configuration was reloaded")
+        return Reloaded(restart_needed)
+
+    def _hang_up(self) -> None:
+        # The log says why.
+        with suppress(NotReloaded):
+            self.reload()
+
+    def _down(self) -> Iterator[str]:
+        for service in self:
+            if isinstance(service, ListenerService | DNSListenerService) and not service.listens:
+                yield str(service.name)
 
     def _look_for_loops(self) -> None:
         async def tell() -> None:

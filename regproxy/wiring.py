@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from attrs import frozen
 from cryptography.hazmat.primitives import hashes
+from twisted.internet import tcp
 from twisted.internet.interfaces import (
     IHostnameResolver,
     IProtocolFactory,
@@ -38,13 +40,19 @@ from regproxy.listeners.redirect import RedirectResource
 from regproxy.listeners.relay import RelayResource
 from regproxy.listeners.sni import HelloFactory
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
+from regproxy.management.access import Guard
 from regproxy.management.connections import Connections
 from regproxy.management.events import Events
 from regproxy.management.history import History, Totals
 from regproxy.management.loop_delay import LoopDelay
 from regproxy.management.metrics import Metrics, Sources
+from regproxy.management.overview import Rooms
+from regproxy.management.parts import Parts
+from regproxy.management.probe import ReadyResource
+from regproxy.management.resource import ApiResource
 from regproxy.management.site import Facts, ManagementSite
 from regproxy.management.tally import Served, Traffic
+from regproxy.management.values import CAValue
 from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import HTTPS_PORT, Host
@@ -114,6 +122,7 @@ class Foundation:
     loop_delay: LoopDelay
     places: OwnPlaces
     system_resolver: IHostnameResolver
+    parts: Parts
 
     @classmethod
     def lay(cls, reactor: Any, config: Config) -> Foundation:
@@ -138,6 +147,18 @@ class Foundation:
         store = Store(directory, index, workers, reactor, time.time)
         traffic, events = Traffic(config), Events(time.time())
         ledger = Ledger(traffic.name_of, time.time)
+        history = History(partial(_totals, traffic, ledger), time.time, time.monotonic)
+        rooms = Rooms(
+            traffic=traffic,
+            ledger=ledger,
+            rate_limits=RateLimits(reactor),
+            backoff=BackOff(reactor, time.time),
+            store=store,
+            housekeeping=Housekeeping(store, directory, workers, reactor, time.time, config.cache),
+            loop_delay=LoopDelay(reactor, time.monotonic),
+            connections=partial(_connections, reactor),
+            ca=partial(_ca, authority),
+        )
         return cls(
             reactor=reactor,
             authority=authority,
@@ -149,19 +170,22 @@ class Foundation:
             index_pool=index_pool,
             index=index,
             store=store,
-            housekeeping=Housekeeping(store, directory, workers, reactor, time.time, config.cache),
+            housekeeping=rooms.housekeeping,
             grants=Grants(reactor),
             token_key=TokenKey(config.data / "tokens.key"),
             access_log=AccessLog(reactor, partial(_count, traffic, events)),
-            backoff=BackOff(reactor, time.time),
-            rate_limits=RateLimits(reactor),
+            backoff=rooms.backoff,
+            rate_limits=rooms.rate_limits,
             ledger=ledger,
             traffic=traffic,
             events=events,
-            history=History(partial(_totals, traffic, ledger), time.time, time.monotonic),
-            loop_delay=LoopDelay(reactor, time.monotonic),
+            history=history,
+            loop_delay=rooms.loop_delay,
             places=OwnPlaces(),
             system_resolver=reactor.nameResolver,
+            parts=Parts.over(
+                rooms, events, history, config, directory, workers, reactor, time.time
+            ),
         )
 
 
@@ -298,7 +322,7 @@ class House:
             ),
             "http": site(RedirectResource(registries, config), Entry("http")),
             "mirror": site(MirrorResource(mirrored), Entry("mirror"), MirrorSite),
-            "management": site(pages(_metrics(foundation)), Entry("management")),
+            "management": site(_management(foundation, config, pages), Entry("management")),
         }
         names = NameService(
             ResolutionRules.of(config),
@@ -340,6 +364,32 @@ def _facts(foundation: Foundation, config: Config) -> Facts:
         not_after=foundation.authority.chain[-1].not_valid_after_utc,
         version=__version__,
         proxy_port=_port_of(config.proxy.listen),
+    )
+
+
+def _management(
+    foundation: Foundation, config: Config, pages: Callable[[Metrics], ManagementSite]
+) -> IResource:
+    reactor, parts = foundation.reactor, foundation.parts
+    # Not the disk's threads: a login must not keep content waiting.
+    workers = ThreadWorkers(reactor, reactor.getThreadPool())
+    guard = Guard(config.management, workers, reactor, parts.bad_logins)
+    tree = pages(_metrics(foundation))
+    tree.putChild(b"api", ApiResource(parts.proxy.operations(), guard))
+    tree.putChild(b"readyz", ReadyResource(parts.readiness))
+    return tree
+
+
+def _connections(reactor: Any) -> int:
+    return sum(isinstance(each, tcp.Server) for each in reactor.getReaders())
+
+
+def _ca(authority: CertificateAuthority) -> CAValue:
+    root = authority.chain[-1]
+    return CAValue(
+        subject=root.subject.rfc4514_string(),
+        fingerprint=root.fingerprint(hashes.SHA256()).hex(":").upper(),
+        not_after=root.not_valid_after_utc,
     )
 
 

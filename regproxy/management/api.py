@@ -223,7 +223,7 @@ class Proxy:
                 name="collectGarbage",
                 method="POST",
                 path="/gc",
-                summary="Bring files and index together, forget what nobody needs, and evict what is"
+                summary="Bring files and index together, forget what nobody needs, evict what is"
                 " beyond the store's bounds. If that is under way, its job is the answer.",
                 handler=self._collect,
                 parameters=Nothing,

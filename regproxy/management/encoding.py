@@ -128,14 +128,23 @@ def _converter(hooks: Mapping[type[Any], Callable[[Any], Any]]) -> Converter:
         return read
 
     converter.register_structure_hook_factory(has, record)
-    converter.register_structure_hook_func(lambda cls: get_origin(cls) is tuple, sequence)
-    converter.register_structure_hook_func(lambda cls: get_origin(cls) is Annotated, bounded)
+    converter.register_structure_hook_func(_is(tuple), sequence)
+    converter.register_structure_hook_func(_is(Annotated), bounded)
     converter.register_structure_hook(StrEnum, _choice)
     converter.register_structure_hook(datetime, lambda value, _: _time(value))
     for kind, hook in hooks.items():
-        converter.register_structure_hook(kind, lambda value, _, hook=hook: hook(value))
+        converter.register_structure_hook(kind, _ignoring_type(hook))
     converter.register_unstructure_hook(datetime, _time_text)
     return converter
+
+
+def _is(origin: object) -> Callable[[Any], bool]:
+    """A test for a generic type such as ``tuple[str, ...]``."""
+    return lambda cls: get_origin(cls) is origin
+
+
+def _ignoring_type(hook: Callable[[Any], _T]) -> Callable[[Any, Any], _T]:
+    return lambda value, _: hook(value)
 
 
 def _choice(value: Any, cls: type[StrEnum]) -> StrEnum:

@@ -212,7 +212,7 @@ def _newest(requests: Iterable[RequestValue], room: int) -> list[bytes]:
 def _changes(
     kind: str, values: Iterable[tuple[_K, _V]], shown: MutableMapping[_K, _V]
 ) -> Iterator[bytes]:
-    """Events of those of *values* that are not as *shown*; what there is no room for has to wait."""
+    """Events of those of *values* that are not as *shown*; what finds no room has to wait."""
     room = SHARE
     for key, value in values:
         if shown.get(key) == value:

@@ -1,0 +1,87 @@
+"""The parts behind the API and the pages, for the life of the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define
+from twisted.internet.interfaces import IReactorTime
+
+from regproxy.config.model import Config
+from regproxy.management.api import NotReloaded, Proxy, Reloaded
+from regproxy.management.events import Events
+from regproxy.management.fills import Fills
+from regproxy.management.history import History
+from regproxy.management.jobs import Jobs
+from regproxy.management.overview import Overview, Rooms
+from regproxy.management.readiness import Readiness
+from regproxy.management.stream import Broadcast
+from regproxy.management.upkeep import Upkeep
+from regproxy.policy.visitors import BadLogins
+from regproxy.store.disk import BlobDirectory, Workers
+
+
+def _nobody() -> Reloaded:
+    raise NotReloaded(("nothing has been started yet",))
+
+
+@define
+class Parts:
+    """All of them.
+
+    Attributes:
+        reload: reads the configuration file again; set by whoever can.
+    """
+
+    overview: Overview
+    events: Events
+    history: History
+    fills: Fills
+    jobs: Jobs
+    broadcast: Broadcast
+    upkeep: Upkeep
+    readiness: Readiness
+    bad_logins: BadLogins
+    reload: Callable[[], Reloaded] = _nobody
+
+    @classmethod
+    def over(
+        cls,
+        rooms: Rooms,
+        events: Events,
+        history: History,
+        config: Config,
+        directory: BlobDirectory,
+        workers: Workers,
+        clock: IReactorTime,
+        now: Callable[[], float],
+    ) -> Parts:
+        """Parts that show and move *rooms*."""
+        overview = Overview(rooms, config, clock, now)
+        fills = Fills(rooms.store, clock, now)
+        jobs = Jobs(now)
+        return cls(
+            overview=overview,
+            events=events,
+            history=history,
+            fills=fills,
+            jobs=jobs,
+            broadcast=Broadcast(overview, events, fills, jobs, clock),
+            upkeep=Upkeep(jobs, rooms.store, rooms.housekeeping, now),
+            readiness=Readiness(directory, workers, clock),
+            bad_logins=BadLogins(),
+        )
+
+    @property
+    def proxy(self) -> Proxy:
+        """The operations about the proxy as a whole."""
+        return Proxy(
+            overview=self.overview,
+            history=self.history,
+            events=self.events,
+            fills=self.fills,
+            broadcast=self.broadcast,
+            jobs=self.jobs,
+            upkeep=self.upkeep,
+            reload=lambda: self.reload(),
+        )

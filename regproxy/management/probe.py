@@ -1,0 +1,47 @@
+"""``/readyz``."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from regproxy.management.readiness import Readiness
+from regproxy.management.security import restrict
+
+
+class ReadyResource(Resource):
+    """Says whether clients may be sent here; if not, why, in a line each."""
+
+    isLeaf = True
+
+    def __init__(self, readiness: Readiness) -> None:
+        Resource.__init__(self)
+        self._readiness = readiness
+
+    def render_GET(self, request: Request) -> int:
+        """Answer, soon."""
+        answering = ensureDeferred(self._answer(request))
+        request.notifyFinish().addErrback(lambda _: answering.cancel())
+        answering.addErrback(_failed, request)
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        problems = await self._readiness.problems()
+        if problems:
+            request.setResponseCode(HTTPStatus.SERVICE_UNAVAILABLE)
+        body = "".join(f"{line}\n" for line in problems or ["ok"]).encode()
+        restrict(request)
+        request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        request.setHeader("Cache-Control", "no-store")
+        request.setHeader("Content-Length", str(len(body)))
+        request.write(body)
+        request.finish()
+
+
+def _failed(failure: Failure, request: Request) -> None:
+    if failure.check(CancelledError) is None:
+        request.processingFailed(failure)
