@@ -63,6 +63,8 @@ class Schemas:
 
     def _name(self, kind: Any, origin: Any, arguments: tuple[Any, ...]) -> str:
         cls = origin or kind
+        if not (isinstance(cls, type) and (has(cls) or issubclass(cls, StrEnum))):
+            raise TypeError(f"{kind} is no class of values")
         name = "Of".join([cls.__name__, *(each.__name__ for each in arguments)])
         if name not in self.named:
             # Before what it consists of, which may be more of it.
@@ -74,8 +76,6 @@ class Schemas:
     def _class(self, cls: type[Any], variables: Mapping[Any, Any]) -> dict[str, Any]:
         if issubclass(cls, StrEnum):
             return {"description": summary_of(cls), "type": "string", "enum": list(map(str, cls))}
-        if not has(cls):
-            raise TypeError(f"{cls} is no class of values")
         attributes = attributes_of(cls)
         said = descriptions_of(cls)
         properties = {}

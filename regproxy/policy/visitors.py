@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 #: In the place of the address of who came by a socket of this machine, and has none.
 LOCAL: Final = "local"
@@ -76,23 +76,26 @@ def from_elsewhere(fetch_site: str | None, origin: str | None, host: str) -> boo
         return fetch_site not in ("same-origin", "none")
     if origin is None:
         return False
-    # A proxy that ends the TLS may be between: schemes may differ.
-    return origin.lower().partition("://")[2] != host.lower()
+    # A proxy that ends the TLS may be between: schemes may differ. What a page of a file has
+    # for an origin is "null".
+    return not host or origin.lower().partition("://")[2] != host.lower()
 
 
 @frozen
 class Bearer:
     """A token (RFC 6750)."""
 
-    token: str
+    # Not in the repr: it would reach logs and tracebacks.
+    token: str = field(repr=False)
 
 
 @frozen
 class Basic:
     """A user's name and password (RFC 7617)."""
 
-    user: str
-    password: str
+    # People type their password there.
+    user: str = field(repr=False)
+    password: str = field(repr=False)
 
 
 def parse_authorization(field: str) -> Bearer | Basic | None:
