@@ -371,8 +371,8 @@ def _management(
     foundation: Foundation, config: Config, pages: Callable[[Metrics], ManagementSite]
 ) -> IResource:
     reactor, parts = foundation.reactor, foundation.parts
-    # Not the disk's threads: a login must not keep content waiting.
-    workers = ThreadWorkers(reactor, reactor.getThreadPool())
+    # A guard takes no more than two of the threads at a time.
+    workers = ThreadWorkers(reactor, foundation.disk_pool)
     guard = Guard(config.management, workers, reactor, parts.bad_logins)
     tree = pages(_metrics(foundation))
     tree.putChild(b"api", ApiResource(parts.proxy.operations(), guard))

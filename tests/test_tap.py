@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import os
 import resource
 import signal
@@ -34,6 +35,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, readBody
 
 from regproxy.config.load import loads
+from regproxy.management.api import NotReloaded
+from regproxy.management.jobs import Progress
+from regproxy.management.values import JobKind, JobState
 from regproxy.oci.names import Host
 from regproxy.policy.resolution import ServerAddress
 from regproxy.store.errors import IndexFailed
@@ -414,18 +418,25 @@ class RunningTests(TestCase):
         names = [thread.name for thread in threading.enumerate()]
         return [name for name in names if "disk" in name or "index" in name]
 
-    def port(self, service: ProxyService) -> int:
-        """That of ``[proxy]``."""
-        listener = service.services[2]
+    def port(self, service: ProxyService, way: str = "proxy") -> int:
+        """That of the first listener of *way*."""
+        listener = service.getServiceNamed(f"{way}.listen[0]")
         assert isinstance(listener, ListenerService) and listener.port is not None
         address = listener.port.getHost()
         assert isinstance(address, IPv4Address)
         return address.port
 
-    async def get(self, service: ProxyService, path: str) -> bytes:
-        """What the proxy port answers."""
-        url = f"http://127.0.0.1:{self.port(service)}{path}".encode()
-        response = await Agent(reactor).request(b"GET", url)
+    async def get(self, service: ProxyService, path: str, way: str = "proxy") -> bytes:
+        """What the port of one *way* in answers."""
+        return await self.ask(b"GET", service, path, way)
+
+    async def post(self, service: ProxyService, path: str) -> Any:
+        """What the management port answers, decoded."""
+        return json.loads(await self.ask(b"POST", service, path, "management"))
+
+    async def ask(self, method: bytes, service: ProxyService, path: str, way: str) -> bytes:
+        url = f"http://127.0.0.1:{self.port(service, way)}{path}".encode()
+        response = await Agent(reactor).request(method, url)
         body: bytes = await readBody(response)
         return body
 
@@ -468,6 +479,43 @@ class RunningTests(TestCase):
         self.file.write_text(configuration(self.directory, '[registries."mine.example.com"]'))
         service.reload()
         self.assertEqual(name_of(Host("mine.example.com")), "mine.example.com")
+
+    async def test_reload_by_the_api(self) -> None:
+        """As by SIGHUP, and who asked is told what came of it."""
+        service = await self.start()
+        self.file.write_text(configuration(self.directory, '[registries."mine.example.com"]'))
+        self.assertEqual(await self.post(service, "/api/v1/reload"), {"restart_needed": False})
+        names = [each.name for each in service._foundation.parts.overview.registries()]
+        self.assertEqual(names, ["mine.example.com"])
+        self.file.write_text(configuration(self.directory, "[cache]\nmax_size = 'x'"))
+        problem = await self.post(service, "/api/v1/reload")
+        self.assertEqual(problem["status"], 422)
+        self.assertTrue(problem["messages"][0].startswith("cache.max_size: "), problem)
+
+    async def test_ready(self) -> None:
+        """While all listeners listen, and until it is being stopped."""
+        service = await self.start()
+        readiness = service._foundation.parts.readiness
+        self.assertEqual(await self.get(service, "/readyz", "management"), b"ok\n")
+        await service.getServiceNamed("proxy.listen[0]").stopService()
+        page = await self.get(service, "/readyz", "management")
+        self.assertEqual(page, b"proxy.listen[0] does not listen\n")
+        stopping = service.stopService()
+        self.assertTrue(readiness.draining)
+        await stopping
+        self.assertIn("management.listen[0] does not listen", await readiness.problems())
+
+    async def test_jobs_end(self) -> None:
+        """With the process."""
+
+        async def work(progress: Progress) -> None:
+            await Deferred()
+
+        service = await self.start()
+        jobs = service._foundation.parts.jobs
+        job = jobs.start(JobKind.WARM, work)
+        await service.stopService()
+        self.assertEqual(jobs.get(job.id).state, JobState.CANCELLED)
 
     async def test_loop_delay(self) -> None:
         """The reactor's delay is measured while the proxy runs."""
@@ -564,13 +612,19 @@ class RunningTests(TestCase):
         first = service.house
         for text in "[", configuration(self.directory, "[cache]\nmax_size = 'x'"):
             self.file.write_text(text)
-            with capturedLogs() as events:
+            with capturedLogs() as events, self.assertRaises(NotReloaded) as caught:
                 service.reload()
             self.assertIs(service.house, first)
             (event,) = (event for event in events if "reason" in event)
             self.assertIn(str(self.file), event["reason"])
+            self.assertTrue(all(line in event["reason"] for line in caught.exception.messages))
         self.file.unlink()
-        service.reload()
+        self.assertRaises(NotReloaded, service.reload)
+        self.assertIs(service.house, first)
+        with capturedLogs() as events:
+            os.kill(os.getpid(), signal.SIGHUP)
+            while not any("reason" in event for event in events):
+                await deferLater(reactor, 0.01)
         self.assertIs(service.house, first)
         self.assertEqual(await self.get(service, "/healthz"), b"ok\n")
 
@@ -580,5 +634,5 @@ class RunningTests(TestCase):
         text = self.file.read_text()
         self.file.write_text(text.replace(LOCAL, "tcp:1:interface=127.0.0.1", 1))
         with capturedLogs() as events:
-            service.reload()
+            self.assertTrue(service.reload().restart_needed)
         self.assertIn("restart", " ".join(str(event["log_format"]) for event in events))

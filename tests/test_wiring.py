@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -20,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from regproxy.config.model import (
     Config,
     DNSSection,
+    ManagementSection,
     ProxySection,
     RegistrySection,
     RelaySection,
@@ -214,6 +216,17 @@ class WaysTests(WiringTestCase):
         self.assertEqual((sample.bytes_to_clients, sample.bytes_from_upstream), (2, 2))
         figures = foundation.ledger.figures[str(PLAIN)]
         self.assertEqual((figures.bytes, sum(figures.first_byte.counts)), (2, 1))
+
+    def test_api(self) -> None:
+        """On the management port only, by the rules of the configuration."""
+        path = "/api/v1/openapi.json"
+        self.assertEqual(self.get("proxy", path, "x").status, 404)
+        answer = self.get("management", path, "x")
+        self.assertEqual(answer.status, 200)
+        self.assertIn("/reload", json.loads(answer.body)["paths"])
+        section = ManagementSection(read_from=("203.0.113.0/24",))
+        house = House.build(self.foundation, evolve(self.config, management=section))
+        self.assertEqual(self.get("management", path, "x", house).status, 403)
 
     def test_backoff_outlives_the_configuration(self) -> None:
         """A registry that wants to be left alone is, whatever is loaded meanwhile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 
 from twisted.internet.defer import CancelledError, ensureDeferred
@@ -22,8 +23,12 @@ class ReadyResource(Resource):
         Resource.__init__(self)
         self._readiness = readiness
 
-    def render_GET(self, request: Request) -> int:
+    def render(self, request: Request) -> int:
         """Answer, soon."""
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader("Allow", "GET, HEAD")
+            _text(request, HTTPStatus.METHOD_NOT_ALLOWED, ["this can be read only"])
+            return NOT_DONE_YET
         answering = ensureDeferred(self._answer(request))
         request.notifyFinish().addErrback(lambda _: answering.cancel())
         answering.addErrback(_failed, request)
@@ -31,15 +36,19 @@ class ReadyResource(Resource):
 
     async def _answer(self, request: Request) -> None:
         problems = await self._readiness.problems()
-        if problems:
-            request.setResponseCode(HTTPStatus.SERVICE_UNAVAILABLE)
-        body = "".join(f"{line}\n" for line in problems or ["ok"]).encode()
-        restrict(request)
-        request.setHeader("Content-Type", "text/plain; charset=utf-8")
-        request.setHeader("Cache-Control", "no-store")
-        request.setHeader("Content-Length", str(len(body)))
-        request.write(body)
-        request.finish()
+        status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
+        _text(request, status, problems or ["ok"])
+
+
+def _text(request: Request, status: HTTPStatus, lines: Iterable[str]) -> None:
+    body = "".join(f"{line}\n" for line in lines).encode()
+    restrict(request)
+    request.setResponseCode(status)
+    request.setHeader("Content-Type", "text/plain; charset=utf-8")
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("Content-Length", str(len(body)))
+    request.write(body)
+    request.finish()
 
 
 def _failed(failure: Failure, request: Request) -> None:

@@ -117,8 +117,7 @@ class ApiResource(Resource):
             raise Answered(HTTPStatus.NOT_FOUND, f"there is /api/{VERSION} only")
         operation, in_path = self._routes.find(segments, request.method.decode("ascii", "replace"))
         await self._guard.check(request, changes=operation.changes)
-        texts = {**_query(request), **in_path, **_headers(request, operation.in_header)}
-        parameters = from_texts(texts, operation.parameters)
+        parameters = from_texts(_texts(request, operation, in_path), operation.parameters)
         body = await _body(request, operation.body)
         try:
             answer = await operation.handler(parameters, body)
@@ -180,6 +179,16 @@ def _send(request: StrictRequest, media_type: str, body: bytes) -> None:
     request.setHeader("Content-Length", str(len(body)))
     request.write(body)
     request.finish()
+
+
+def _texts(
+    request: StrictRequest, operation: AnyOperation, in_path: Mapping[str, str]
+) -> dict[str, str]:
+    """The parameters of *request*, each from its own place."""
+    query = _query(request)
+    for name in query.keys() & (operation.in_path | operation.in_header.keys()):
+        raise Malformed(f"{name}: this has no place in the query")
+    return {**query, **in_path, **_headers(request, operation.in_header)}
 
 
 def _query(request: StrictRequest) -> dict[str, str]:

@@ -83,4 +83,4 @@ class Upkeep:
         except (StoreError, OSError) as error:
             raise JobFailed(str(error)) from error
         progress.done = _STEPS
-        progress.message = f"{blobs} blobs evicted, {size} bytes"
+        progress.message = f"evicted: {blobs} blobs, {size} bytes"

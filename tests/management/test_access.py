@@ -21,7 +21,6 @@ from tests.support.api import (
     PASSWORD,
     STRANGER,
     TOKEN,
-    USER,
     ApiCase,
     basic,
     hashed,

@@ -97,7 +97,10 @@ class SchemaTests(SynchronousTestCase):
                     "description": "A leaf.",
                     "type": "object",
                     "properties": {
-                        "name": {"type": "string", "description": "as in `oak`; which goes on here."},
+                        "name": {
+                            "type": "string",
+                            "description": "as in `oak`; which goes on here.",
+                        },
                         "size": {
                             "type": ["integer", "null"],
                             "minimum": 1,

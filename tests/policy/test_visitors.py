@@ -38,9 +38,7 @@ class PlaceTests(SynchronousTestCase):
         st.lists(st.ip_addresses(network="10.0.0.0/8").map(IPv4Network), max_size=3),
         st.ip_addresses(),
     )
-    def test_allowed(
-        self, networks: list[IPv4Network], client: IPv4Address | IPv6Address
-    ) -> None:
+    def test_allowed(self, networks: list[IPv4Network], client: IPv4Address | IPv6Address) -> None:
         """Whoever is in one of the networks, and nobody else."""
         expected = any(client == each.network_address for each in networks)
         self.assertIs(allowed(networks, str(client)), expected)
@@ -156,7 +154,13 @@ class LoginTests(SynchronousTestCase):
 
     def test_token(self) -> None:
         self.assertEqual(parse_token("0123456789abcdef\n"), "0123456789abcdef")
-        for text in ("", "short", "0123456789abcdef\n0123456789abcdef", "0123456789 abcdef", "ä" * 20):
+        for text in (
+            "",
+            "short",
+            "0123456789abcdef\n0123456789abcdef",
+            "0123456789 abcdef",
+            "ä" * 20,
+        ):
             with self.assertRaises(ValueError) as caught:
                 parse_token(text)
             self.assertFalse(text and text in str(caught.exception))

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from contextlib import closing
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred, fail
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,6 +57,36 @@ class ErrandTests(CacheCase):
         self.assertFalse(self.errand.under_way)
         self.errand.start()
         self.assertEqual(len(self.waiting), 3)
+
+    def test_done(self) -> None:
+        """Fires when it was done from the beginning to the end: not by what was under way."""
+        self.errand.start()
+        done = self.errand.done()
+        self.waiting[0].callback(None)
+        self.assertNoResult(done)
+        self.waiting[1].callback(None)
+        self.successResultOf(done)
+        self.successResultOf(self.errand_done())
+        self.assertFalse(self.errand.under_way)
+
+    def errand_done(self) -> Deferred[None]:
+        done = self.errand.done()
+        self.waiting[-1].callback(None)
+        return done
+
+    def test_done_fails(self) -> None:
+        cancelled, done = self.errand.done(), self.errand.done()
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        with capturedLogs():
+            self.waiting[0].callback(None)
+            self.waiting[1].errback(IndexFailed("disk full"))
+        self.failureResultOf(done, IndexFailed)
+
+    def test_done_is_stopped(self) -> None:
+        done = self.errand.done()
+        self.errand.stop()
+        self.failureResultOf(done, CancelledError)
 
     def test_asked_for_by_itself(self) -> None:
         done: list[None] = []

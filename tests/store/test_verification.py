@@ -400,6 +400,20 @@ class PassTests(VerificationCase):
         self.finish(self.verification.verify_before(self.time))
         self.check_condemned(*digests)
 
+    def test_told(self) -> None:
+        """Of each, and of what was wrong with it."""
+        self.put(CONTENT)
+        (wrong,) = self.damaged([b"one"])
+        self.time += 1.0
+        told: dict[Digest, object] = {}
+
+        def tell(record: ContentRecord, error: Exception | None) -> None:
+            told[record.digest] = error
+
+        self.finish(self.verification.verify_before(self.time, told=tell))
+        self.assertIsInstance(told.pop(wrong), Damaged)
+        self.assertEqual(told, {Digest.of(CONTENT): None})
+
     def test_adopted_first(self) -> None:
         """What nobody has looked into."""
         digest = Digest.of(CONTENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from attrs import define, field
@@ -59,6 +60,9 @@ class MemoryStream(StringTransport):
             self.pauses += 1
             self._producer_paused = True
             self.producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
 
     def pauseProducing(self) -> None:
         self.producerState = "paused"

@@ -1,0 +1,21 @@
+"""Tests for :mod:`regproxy.management.parts`."""
+
+from __future__ import annotations
+
+from regproxy.management.api import NotReloaded, Reloaded
+from tests.support.api import PartsCase
+
+
+class PartsTests(PartsCase):
+    def test_reload(self) -> None:
+        """Whoever can do it says so, be the operations there already."""
+        proxy = self.parts.proxy
+        self.assertRaises(NotReloaded, proxy.reload)
+        self.parts.reload = lambda: Reloaded(restart_needed=True)
+        self.assertTrue(proxy.reload().restart_needed)
+
+    def test_one_of_each(self) -> None:
+        """All see the same."""
+        proxy = self.parts.proxy
+        for name in ("overview", "events", "history", "fills", "jobs", "broadcast", "upkeep"):
+            self.assertIs(getattr(proxy, name), getattr(self.parts, name))
