@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from attrs import frozen
 from cryptography.hazmat.primitives import hashes
-from twisted.internet import tcp
 from twisted.internet.interfaces import (
     IHostnameResolver,
     IProtocolFactory,
@@ -148,6 +147,7 @@ class Foundation:
         traffic, events = Traffic(config), Events(time.time())
         ledger = Ledger(traffic.name_of, time.time)
         history = History(partial(_totals, traffic, ledger), time.time, time.monotonic)
+        connections = Connections()
         rooms = Rooms(
             traffic=traffic,
             ledger=ledger,
@@ -156,7 +156,7 @@ class Foundation:
             store=store,
             housekeeping=Housekeeping(store, directory, workers, reactor, time.time, config.cache),
             loop_delay=LoopDelay(reactor, time.monotonic),
-            connections=partial(_connections, reactor),
+            connections=connections.open.total,
             ca=partial(_ca, authority),
         )
         return cls(
@@ -164,7 +164,7 @@ class Foundation:
             authority=authority,
             leaves=LeafCache(authority, _now),
             handshakes=Handshakes(),
-            connections=Connections(),
+            connections=connections,
             directory=directory,
             disk_pool=disk_pool,
             index_pool=index_pool,
@@ -378,10 +378,6 @@ def _management(
     tree.putChild(b"api", ApiResource(parts.proxy.operations(), guard))
     tree.putChild(b"readyz", ReadyResource(parts.readiness))
     return tree
-
-
-def _connections(reactor: Any) -> int:
-    return sum(isinstance(each, tcp.Server) for each in reactor.getReaders())
 
 
 def _ca(authority: CertificateAuthority) -> CAValue:

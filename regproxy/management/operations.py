@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Generic, Protocol, TypeVar
 
@@ -83,7 +83,7 @@ class Operation(Generic[P, B, A]):
     method: str
     path: str
     summary: str
-    handler: Callable[[P, B], Awaitable[A]]
+    handler: Callable[[P, B], Coroutine[Any, Any, A]]
     answer: Any
     parameters: type[P]
     in_header: Mapping[str, str] = Factory(dict)

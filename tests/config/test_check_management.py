@@ -42,7 +42,8 @@ class ManagementTests(SynchronousTestCase):
         with self.assertRaises(ConfigError) as caught:
             self.load(text)
         self.assertNotIn(TOKEN, str(caught.exception))
-        return caught.exception.problems
+        problems: tuple[str, ...] = caught.exception.problems
+        return problems
 
     def test_defaults(self) -> None:
         section = self.load("")

@@ -190,8 +190,8 @@ class LoginTests(AccessCase):
 
     def test_files_change(self) -> None:
         """What is written there holds at once."""
-        self.files[Path("token")] = b"another-token-of-mine"
-        self.files[Path("htpasswd")] += f"bob:{hashed('secret')}\n".encode()
+        self.logins[Path("token")] = b"another-token-of-mine"
+        self.logins[Path("htpasswd")] += f"bob:{hashed('secret')}\n".encode()
         self.assertEqual(self.change(BEARER).status, 401)
         fields = {"Authorization": "Bearer another-token-of-mine"}
         self.assertEqual(self.change(fields).status, 404)
@@ -199,7 +199,7 @@ class LoginTests(AccessCase):
 
     def test_files_that_are_none(self) -> None:
         """Nobody is let in, and the log says why."""
-        self.files[Path("token")] = b"x"
+        self.logins[Path("token")] = b"x"
         for _ in range(2):
             with capturedLogs() as events:
                 answer = self.change(BEARER)
@@ -207,7 +207,7 @@ class LoginTests(AccessCase):
             self.assertIn("logins cannot be checked", answer.json["detail"])
             (event,) = (each for each in events if "login" in each.get("log_format", ""))
             self.assertNotIn(TOKEN, event["reason"])
-            self.files.clear()
+            self.logins.clear()
 
     def test_nothing_secret_is_logged(self) -> None:
         with capturedLogs() as events:

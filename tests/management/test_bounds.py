@@ -42,6 +42,7 @@ class BoundsTests(SynchronousTestCase):
         self.agree(NAME, value)
 
     def test_texts(self) -> None:
+        bound: Any
         for bound, value, expected in (
             (Between(1, 9), 0, "expected a number from 1 to 9"),
             (Length(1, 9), "", "expected 1 to 9 characters"),
@@ -49,5 +50,5 @@ class BoundsTests(SynchronousTestCase):
             (NAME, "a\n", "expected a name"),
         ):
             with self.assertRaises(ValueError) as caught:
-                bound.check(value)  # type: ignore[attr-defined]
+                bound.check(value)
             self.assertEqual(str(caught.exception), expected)

@@ -92,8 +92,9 @@ class DecodeTests(SynchronousTestCase):
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
         with self.assertRaises(Malformed) as caught:
             decode(data, cls)
-        self.assertEqual(str(caught.exception), "; ".join(caught.exception.messages))
-        return caught.exception.messages
+        messages: tuple[str, ...] = caught.exception.messages
+        self.assertEqual(str(caught.exception), "; ".join(messages))
+        return messages
 
     def test_no_json(self) -> None:
         for data in (b"", b"{", b"\xff", b"[NaN]", b"[-Infinity]", b"1" * 5000, b"[" * 100000):

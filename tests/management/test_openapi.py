@@ -83,9 +83,9 @@ def made(*operations: AnyOperation, schemes: tuple[str, ...] = ()) -> dict[str, 
     """The document about *operations*, which is valid."""
     show = document(operations, schemes)
     results: list[dict[str, Any]] = []
-    ensureDeferred(show.handler(Nothing(), None)).addCallback(results.append)  # type: ignore[arg-type]
+    ensureDeferred(show.handler(Nothing(), None)).addCallback(results.append)
     (found,) = results
-    OpenAPIV31SpecValidator(found).validate()  # type: ignore[arg-type]
+    OpenAPIV31SpecValidator(found).validate()
     return found
 
 

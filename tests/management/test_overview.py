@@ -134,8 +134,8 @@ class StatsTests(PartsCase):
         )
 
     def test_loop_delay(self) -> None:
-        for delay in [0.0005] * 98 + [0.2, 0.2]:
-            self.rooms.loop_delay.delays.add(delay)
+        for late in [0.0005] * 98 + [0.2, 0.2]:
+            self.rooms.loop_delay.delays.add(late)
         delay = self.stats().loop_delay_p99
         assert delay is not None
         self.assertTrue(0.1 < delay <= 0.25)

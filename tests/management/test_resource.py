@@ -381,7 +381,7 @@ class BodyTests(ResourceCase):
         taken = StringTransport()
 
         async def handle(parameters: Nothing, body: RequestBody) -> Thing:
-            await body.startProducing(taken)  # type: ignore[arg-type]
+            await body.startProducing(taken)
             return Thing(("a",))
 
         self.handle = handle  # type: ignore[method-assign]

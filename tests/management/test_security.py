@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.test.requesthelper import DummyRequest
 
 from regproxy.management.security import NOTHING_ELSE, restrict
+from regproxy.web.site import StrictRequest
+from tests.support.sites import House, responses
 
 
 class RestrictTests(SynchronousTestCase):
-    def fields(self, policy: str | None = None) -> dict[bytes, list[bytes]]:
-        request = DummyRequest([b""])
-        if policy is None:
-            restrict(request)
-        else:
-            restrict(request, policy)
-        return dict(request.responseHeaders.getAllRawHeaders())
+    def fields(self, *policy: str) -> dict[str, str]:
+        """The fields of an answer."""
+
+        def answer(request: StrictRequest) -> None:
+            restrict(request, *policy)
+            request.setHeader("Content-Length", "0")
+            request.finish()
+
+        house = House.answering(answer)
+        (found,) = responses(house.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+        return {
+            key: value
+            for key, value in found.headers.items()
+            if key not in ("date", "content-length")
+        }
 
     def test_fields(self) -> None:
         self.assertEqual(
             self.fields(),
             {
-                b"Content-Security-Policy": [NOTHING_ELSE.encode()],
-                b"X-Content-Type-Options": [b"nosniff"],
-                b"X-Frame-Options": [b"DENY"],
-                b"Cross-Origin-Resource-Policy": [b"same-origin"],
-                b"Referrer-Policy": [b"same-origin"],
+                "content-security-policy": NOTHING_ELSE,
+                "x-content-type-options": "nosniff",
+                "x-frame-options": "deny",
+                "cross-origin-resource-policy": "same-origin",
+                "referrer-policy": "same-origin",
             },
         )
 
     def test_policy(self) -> None:
         """A page may need more."""
         fields = self.fields("default-src 'self'")
-        self.assertEqual(fields[b"Content-Security-Policy"], [b"default-src 'self'"])
+        self.assertEqual(fields["content-security-policy"], "default-src 'self'")

@@ -103,12 +103,12 @@ class ApiCase(PartsCase):
     """The API over the parts.
 
     Attributes:
-        files: what the files of logins hold, by name.
+        logins: what the files of logins hold, by name.
     """
 
     def setUp(self) -> None:
         super().setUp()
-        self.files = {
+        self.logins: dict[Path, bytes] = {
             Path("token"): f"{TOKEN}\n".encode(),
             Path("htpasswd"): f"{USER}:{hashed()}\n".encode(),
         }
@@ -119,7 +119,7 @@ class ApiCase(PartsCase):
 
         def read(path: Path) -> bytes:
             try:
-                return self.files[path]
+                return self.logins[path]
             except KeyError:
                 raise FileNotFoundError(2, "No such file or directory") from None
 
