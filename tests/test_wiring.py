@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -45,6 +46,7 @@ from tests.support.streams import MemoryStream
 
 PLAIN = Host("plain.example.com", 80)
 SECURE = Host("secure.example.com")
+API_REFERENCE = Path(__file__).resolve().parents[1] / "docs/reference/api.md"
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
 
 
@@ -227,6 +229,17 @@ class WaysTests(WiringTestCase):
         section = ManagementSection(read_from=("203.0.113.0/24",))
         house = House.build(self.foundation, evolve(self.config, management=section))
         self.assertEqual(self.get("management", path, "x", house).status, 403)
+
+    def test_api_reference(self) -> None:
+        """It names every operation, and none that there is not."""
+        document = json.loads(self.get("management", "/api/v1/openapi.json", "x").body)
+        served = {
+            f"{method.upper()} {path}"
+            for path, item in document["paths"].items()
+            for method in item
+        }
+        named = set(re.findall(r"`([A-Z]+ /[^`?]*)`", API_REFERENCE.read_text()))
+        self.assertEqual(named, served - {"GET /openapi.json"})
 
     def test_backoff_outlives_the_configuration(self) -> None:
         """A registry that wants to be left alone is, whatever is loaded meanwhile."""
