@@ -386,8 +386,7 @@ class ProxyService(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Stop everything."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        self._foundation.parts.readiness.draining = True
-        self._foundation.parts.jobs.stop()
+        self._foundation.parts.stop()
         return gatherResults([super().stopService(), self.house.upstream.close()])
 
     def way(self, name: str) -> IProtocolFactory:

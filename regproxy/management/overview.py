@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from regproxy import __version__
-from regproxy.config.model import Config
+from regproxy.config.model import Config, RegistrySection
 from regproxy.figures import Histogram
 from regproxy.management.loop_delay import LoopDelay
 from regproxy.management.tally import NONE, Served, Traffic
@@ -141,12 +141,12 @@ class Overview:
         except HostInvalid:
             # A pattern: its registries have no section.
             host = None
-        section = self._config.registry(host or Host("invalid"))
+        section = RegistrySection() if host is None else self._config.registry(host)
         figures = self._rooms.ledger.figures.get(name)
         mishap = None if figures is None else figures.last_error
         return RegistryValue(
             name=name,
-            upstream=() if host is None else section.upstream,
+            upstream=section.upstream,
             auth=str(section.effective_auth),
             access=str(section.effective_access),
             push=str(section.push),

@@ -72,6 +72,12 @@ class Parts:
             bad_logins=BadLogins(),
         )
 
+    def stop(self) -> None:
+        """The process is being stopped: nobody is to come here, and nothing goes on by itself."""
+        self.readiness.draining = True
+        self.broadcast.close()
+        self.jobs.stop()
+
     @property
     def proxy(self) -> Proxy:
         """The operations about the proxy as a whole."""

@@ -55,11 +55,8 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-class TooManyStreams(Exception):
-    """As many clients follow what happens as can."""
-
-    def __init__(self) -> None:
-        super().__init__(f"{MAX_STREAMS} clients follow what happens; no more can")
+class NoMoreStreams(Exception):
+    """As many clients follow what happens as can, or the proxy is being stopped."""
 
 
 def event(kind: str, value: object, id: int | None = None) -> bytes:
@@ -88,6 +85,7 @@ class Broadcast:
         self._clock = clock
         self._streams: set[Stream] = set()
         self._looking: LoopingCall | None = None
+        self._closed = False
         # What all streams have been told.
         self._request = 0
         self._stats: Stats | None = None
@@ -103,11 +101,19 @@ class Broadcast:
             since: the id of the last request that it knows of: it is told of later ones first.
 
         Raises:
-            TooManyStreams: wait.
+            NoMoreStreams: wait.
         """
+        if self._closed:
+            raise NoMoreStreams("the proxy is being stopped")
         if len(self._streams) >= MAX_STREAMS:
-            raise TooManyStreams
+            raise NoMoreStreams(f"{MAX_STREAMS} clients follow what happens; no more can")
         return Stream(self, since)
+
+    def close(self) -> None:
+        """End all streams: whoever follows is to follow another process."""
+        self._closed = True
+        for stream in tuple(self._streams):
+            stream.end()
 
     def join(self, stream: Stream, since: int | None) -> None:
         """*stream* takes events from now on."""
@@ -240,6 +246,7 @@ class Stream:
         self._size = 0
         self._paused = False
         self._request: StrictRequest | None = None
+        self._ended: Deferred[None] = Deferred()
 
     async def send(self, request: StrictRequest) -> None:
         """Tell *request*'s client until it leaves. See :class:`Streamed`."""
@@ -252,12 +259,13 @@ class Stream:
         request.registerProducer(self, True)
         try:
             self._broadcast.join(self, self._since)
-            # Nothing ends it but the client's leaving, which cancels this.
-            await Deferred()
+            # The client's leaving cancels this.
+            await self._ended
         finally:
             self._broadcast.leave(self)
             self._waiting.clear()
             request.unregisterProducer()
+        request.finish()
 
     def tell(self, data: bytes) -> None:
         """Events, or nothing."""
@@ -270,6 +278,10 @@ class Stream:
         self._size += len(data)
         if self._size > MAX_WAITING:
             self.cut("it does not read what it is told")
+
+    def end(self) -> None:
+        """There is nothing more to tell."""
+        self._ended.callback(None)
 
     def cut(self, reason: str) -> None:
         """Have the client come back, if it still wants to know."""

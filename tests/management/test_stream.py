@@ -342,6 +342,18 @@ class BoundTests(StreamCase):
         streams[0].finish()
         self.read(self.follow())
 
+    def test_end(self) -> None:
+        """Streams end whole, so that their clients come back; nobody begins another one."""
+        streams = [self.follow(), self.follow()]
+        self.parts.broadcast.close()
+        for stream in streams:
+            self.assertTrue(stream.take().endswith(b"\r\n0\r\n\r\n"))
+        self.assertEqual(self.house.statuses, [200, 200])
+        answer = self.ask("GET", "/events")
+        self.assertEqual(
+            (answer.status, answer.json["detail"]), (503, "the proxy is being stopped")
+        )
+
     def test_nobody_looks(self) -> None:
         """When the last one has left, nothing goes on."""
         for _ in range(2):
