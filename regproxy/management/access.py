@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import bcrypt
-from attrs import Factory, frozen
+from attrs import frozen
 from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -51,17 +51,19 @@ _NOBODY: Final = b"$2b$10$7RBOMrWFuopEgClyLlh8/.pYTu1aSw9qXQzhOVG4pjueZifhbzsh6"
 
 @frozen
 class Refused(Exception):
-    """A request is not let in.
+    """A request is not let in, or not fulfilled.
 
     Attributes:
         status: of the answer.
         message: why, for the client.
         headers: further fields of the answer.
+        messages: what is wrong, one by one, where that is more than one thing.
     """
 
     status: HTTPStatus
     message: str
     headers: tuple[tuple[str, str], ...] = ()
+    messages: tuple[str, ...] = ()
 
 
 class Guard:
@@ -189,7 +191,7 @@ class _Files:
 
     token: Path | None
     htpasswd: Path | None
-    read: Callable[[Path], bytes] = Factory(lambda: Path.read_bytes)
+    read: Callable[[Path], bytes]
 
     @property
     def schemes(self) -> tuple[str, ...]:

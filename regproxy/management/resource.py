@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
@@ -32,16 +31,6 @@ VERSION: Final = "v1"
 MAX_BODY: Final = 1 << 20
 
 
-@frozen
-class Answered(Exception):
-    """The request is answered with an error."""
-
-    status: HTTPStatus
-    message: str
-    messages: tuple[str, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 class Routes:
     """Finds the operation for a path and a method."""
 
@@ -57,18 +46,18 @@ class Routes:
         """The operation, and the parameters that are in the path.
 
         Raises:
-            Answered: there is none.
+            Refused: there is none.
         """
         found = [path for path in self._paths if _fits(path, segments)]
         if not found:
-            raise Answered(HTTPStatus.NOT_FOUND, f"there is no /{'/'.join(segments)} here")
+            raise Refused(HTTPStatus.NOT_FOUND, f"there is no /{'/'.join(segments)} here")
         # A name stands for more than what is written out.
         path = min(found, key=lambda each: [part.startswith("{") for part in each])
         methods = self._paths[path]
         operation = methods.get("GET" if method == "HEAD" else method)
         if operation is None:
             allow = sorted(methods.keys() | ({"HEAD"} if "GET" in methods else set()))
-            raise Answered(
+            raise Refused(
                 HTTPStatus.METHOD_NOT_ALLOWED,
                 f"this takes {', '.join(allow)}",
                 headers=(("Allow", ", ".join(allow)),),
@@ -114,48 +103,27 @@ class ApiResource(Resource):
         self._guard.check_reader(request)
         version, *segments = [part.decode("utf-8", "replace") for part in request.postpath or [b""]]
         if version != VERSION:
-            raise Answered(HTTPStatus.NOT_FOUND, f"there is /api/{VERSION} only")
+            raise Refused(HTTPStatus.NOT_FOUND, f"there is /api/{VERSION} only")
         operation, in_path = self._routes.find(segments, request.method.decode("ascii", "replace"))
         await self._guard.check(request, changes=operation.changes)
         parameters = from_texts(_texts(request, operation, in_path), operation.parameters)
         body = await _body(request, operation.body)
         try:
             answer = await operation.handler(parameters, body)
+            await _give(request, operation, answer)
         except tuple(operation.errors) as error:
             raise _told(error, operation.errors) from error
-        request.setResponseCode(operation.status)
-        if isinstance(operation.answer, Media):
-            request.setHeader("Content-Type", operation.answer.type)
-            try:
-                await answer.send(request)
-            except tuple(operation.errors) as error:
-                raise _told(error, operation.errors) from error
-        elif operation.answer is None:
-            request.finish()
-        else:
-            _send(request, JSON, encode(answer))
 
     def _failed(self, failure: Failure, request: StrictRequest) -> None:
-        error = failure.value
+        refusal = _refusal(failure.value)
         if request.over:
             # Nobody is there; who left is no fault of ours.
-            if not isinstance(error, CancelledError | BodyBroken | Answered):
+            if refusal is None and failure.check(CancelledError, BodyBroken) is None:
                 self._log.failure("An operation failed after its client had left", failure)
             return
-        match error:
-            case Answered():
-                refusal = error
-            case Refused():
-                refusal = Answered(error.status, error.message, headers=error.headers)
-            case Malformed():
-                refusal = Answered(HTTPStatus.BAD_REQUEST, str(error), error.messages)
-            case BadCursor():
-                refusal = Answered(HTTPStatus.BAD_REQUEST, str(error))
-            case _:
-                self._log.failure("An operation failed", failure)
-                refusal = Answered(
-                    HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: the log says more"
-                )
+        if refusal is None:
+            self._log.failure("An operation failed", failure)
+            refusal = Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: the log says more")
         request.note(reason=refusal.message)
         if request.startedWriting:
             request.cut(refusal.message)
@@ -168,10 +136,33 @@ class ApiResource(Resource):
         _send(request, "application/problem+json", encode(problem))
 
 
-def _told(error: Exception, errors: Mapping[type[Exception], HTTPStatus]) -> Answered:
+def _refusal(error: BaseException | None) -> Refused | None:
+    """What *error* says to the client; None when it is a mistake of ours."""
+    match error:
+        case Refused():
+            return error
+        case Malformed():
+            return Refused(HTTPStatus.BAD_REQUEST, str(error), messages=error.messages)
+        case BadCursor():
+            return Refused(HTTPStatus.BAD_REQUEST, str(error))
+    return None
+
+
+def _told(error: Exception, errors: Mapping[type[Exception], HTTPStatus]) -> Refused:
     status = next(errors[each] for each in type(error).__mro__ if each in errors)
     messages = getattr(error, "messages", ())
-    return Answered(status, str(error), tuple(messages))
+    return Refused(status, str(error), messages=tuple(messages))
+
+
+async def _give(request: StrictRequest, operation: AnyOperation, answer: Any) -> None:
+    request.setResponseCode(operation.status)
+    if isinstance(operation.answer, Media):
+        request.setHeader("Content-Type", operation.answer.type)
+        await answer.send(request)
+    elif operation.answer is None:
+        request.finish()
+    else:
+        _send(request, JSON, encode(answer))
 
 
 def _send(request: StrictRequest, media_type: str, body: bytes) -> None:
@@ -223,7 +214,7 @@ async def _body(request: StrictRequest, wanted: Any) -> Any:
     media_type = given.partition(";")[0].strip().lower()
     expected = wanted.type if isinstance(wanted, Media) else JSON
     if media_type != expected and not (isinstance(wanted, Media) and not media_type):
-        raise Answered(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body has to be {expected}")
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body has to be {expected}")
     if isinstance(wanted, Media):
         return body
     return decode(b"" if body is None else await read_whole(body, MAX_BODY), wanted)
@@ -233,7 +224,7 @@ async def read_whole(body: RequestBody, most: int) -> bytes:
     """All of *body*.
 
     Raises:
-        Answered: it is longer than *most* bytes.
+        Refused: it is longer than *most* bytes.
         BodyBroken: there will never be all of it.
     """
     taken = _Taken(body, most)
@@ -241,7 +232,7 @@ async def read_whole(body: RequestBody, most: int) -> bytes:
         await body.startProducing(taken)
     except BodyBroken:
         if taken.too_much:
-            raise Answered(
+            raise Refused(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {most} bytes"
             ) from None
         raise

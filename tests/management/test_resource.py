@@ -12,10 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 
 from regproxy.config.model import ManagementSection
-from regproxy.management.access import Guard
+from regproxy.management.access import Guard, Refused
 from regproxy.management.bounds import Count, Length
 from regproxy.management.operations import AnyOperation, Media, Nothing, Operation
-from regproxy.management.resource import MAX_BODY, Answered, ApiResource, Routes
+from regproxy.management.resource import MAX_BODY, ApiResource, Routes
 from regproxy.management.security import NOTHING_ELSE
 from regproxy.web.request_body import RequestBody
 from regproxy.web.site import StrictRequest
@@ -134,7 +134,7 @@ class RoutesTests(ResourceCase):
 
     def test_not_found(self) -> None:
         for segments in ([], [""], ["b"], ["a", ""], ["a", "1", "c"], ["", "b", "2"]):
-            with self.assertRaises(Answered) as caught:
+            with self.assertRaises(Refused) as caught:
                 self.find(segments)
             self.assertEqual(caught.exception.status, HTTPStatus.NOT_FOUND)
 
