@@ -112,6 +112,8 @@ class Errand:
                 try:
                     await self._work()
                 except BaseException:
+                    # It is not done again for those who came meanwhile either.
+                    waiters, self._waiters = waiters + self._waiters, []
                     _tell(waiters, Failure())
                     raise
                 _tell(waiters, None)

@@ -75,13 +75,18 @@ class ErrandTests(CacheCase):
         return done
 
     def test_done_fails(self) -> None:
-        cancelled, done = self.errand.done(), self.errand.done()
+        """For all who wait, also for those who came while it was under way."""
+        cancelled, done, late = self.errand.done(), self.errand.done(), self.errand.done()
         cancelled.cancel()
         self.failureResultOf(cancelled, CancelledError)
         with capturedLogs():
-            self.waiting[0].callback(None)
-            self.waiting[1].errback(IndexFailed("disk full"))
+            self.waiting[0].errback(IndexFailed("disk full"))
         self.failureResultOf(done, IndexFailed)
+        self.failureResultOf(late, IndexFailed)
+        again = self.errand.done()
+        self.waiting[1].callback(None)
+        self.assertEqual(len(self.waiting), 2)
+        self.successResultOf(again)
 
     def test_done_is_stopped(self) -> None:
         done = self.errand.done()
