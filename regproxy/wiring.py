@@ -86,7 +86,7 @@ from regproxy.upstream.name_servers import NameServers, NetworkExchange
 from regproxy.upstream.rate_limits import RateLimits
 from regproxy.upstream.resolver import NameServerResolver
 from regproxy.upstream.ways_out import WaysOut
-from regproxy.web.access_log import AccessLog, AccessRecord
+from regproxy.web.access_log import AccessLog, AccessRecord, UnderWay
 from regproxy.web.site import Entry, Limits, StrictSite
 
 # Threads that read and write blobs: enough to keep a disk busy. The index has one
@@ -144,7 +144,8 @@ class Foundation:
         )
         workers = ThreadWorkers(reactor, disk_pool)
         store = Store(directory, index, workers, reactor, time.time)
-        traffic, events = Traffic(config), Events(time.time())
+        under_way: set[UnderWay] = set()
+        traffic, events = Traffic(config, under_way), Events(time.time())
         ledger = Ledger(traffic.name_of, time.time)
         history = History(partial(_totals, traffic, ledger), time.time, time.monotonic)
         connections = Connections()
@@ -173,7 +174,7 @@ class Foundation:
             housekeeping=rooms.housekeeping,
             grants=Grants(reactor),
             token_key=TokenKey(config.data / "tokens.key"),
-            access_log=AccessLog(reactor, partial(_count, traffic, events)),
+            access_log=AccessLog(reactor, partial(_count, traffic, events), under_way),
             backoff=rooms.backoff,
             rate_limits=rooms.rate_limits,
             ledger=ledger,

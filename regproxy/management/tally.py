@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import ItemsView, Mapping
+from collections.abc import ItemsView, Iterable, Mapping
 from functools import cache, lru_cache, partial
 from typing import Final
 
@@ -15,7 +15,7 @@ from regproxy.oci.errors import HostInvalid
 from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import Host
 from regproxy.policy.interception import OTHER, counted_as
-from regproxy.web.access_log import AccessRecord
+from regproxy.web.access_log import AccessRecord, UnderWay
 from regproxy.web.channel import CLIENT_LEFT
 
 #: In the place of a registry where none was named.
@@ -72,9 +72,14 @@ class Served:
 
 
 class Traffic:
-    """Counts the records of the access log."""
+    """Counts the records of the access log.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        under_way: the requests whose records are still to come.
+    """
+
+    def __init__(self, config: Config, under_way: Iterable[UnderWay] = ()) -> None:
+        self._under_way = under_way
         self._waiting: list[AccessRecord] = []
         self._series: defaultdict[_Labels, _Series] = defaultdict(_Series)
         self.follow(config)
@@ -114,7 +119,7 @@ class Traffic:
         return durations
 
     def served(self) -> dict[str, Served]:
-        """What clients got, by registry."""
+        """What clients got, by registry, with the bytes of answers that are not whole yet."""
         found: defaultdict[str, Served] = defaultdict(Served)
         for (_, registry, kind, cache_status, status), series in self._counted():
             if registry == NONE or kind is RequestKind.TUNNEL:
@@ -125,6 +130,9 @@ class Traffic:
                 series.requests if content and cache_status in HITS else 0,
                 series.sent,
             )
+        for request in self._under_way:
+            if (registry := self._names(request.registry)) != NONE:
+                found[registry] += Served(bytes=request.sentLength)
         return dict(found)
 
     def _counted(self) -> ItemsView[_Labels, _Series]:

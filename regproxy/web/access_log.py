@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import asdict, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -49,6 +49,21 @@ class AccessRecord:
     kind: RequestKind = RequestKind.OTHER
 
 
+class UnderWay(Protocol):
+    """A request whose record is still to come.
+
+    Attributes:
+        registry: the registry's host identity, if one was named.
+        sentLength: bytes of the response's body so far.
+    """
+
+    @property
+    def registry(self) -> str | None: ...
+
+    @property
+    def sentLength(self) -> int: ...
+
+
 # Not in the class: there a Logger is named after it.
 _log: Final = Logger(namespace="regproxy.access")
 
@@ -63,11 +78,16 @@ class AccessLog:
 
     Args:
         count: told of every record first.
+        under_way: requests add themselves, and are gone before *count* is told.
     """
 
     def __init__(
-        self, clock: IReactorTime, count: Callable[[AccessRecord], None] = lambda record: None
+        self,
+        clock: IReactorTime,
+        count: Callable[[AccessRecord], None] = lambda record: None,
+        under_way: set[UnderWay] | None = None,
     ) -> None:
+        self.under_way: set[UnderWay] = set() if under_way is None else under_way
         self._clock = clock
         self._count = count
         self._records: list[AccessRecord] = []

@@ -118,6 +118,11 @@ class StrictRequest(Request):
         self._notes.update(fields)
 
     @property
+    def registry(self) -> str | None:
+        """The host identity of the registry that it is for, if one was named."""
+        return self._notes.get("registry", _text(self.entry.host))
+
+    @property
     def over(self) -> bool:
         """Whether nothing can be sent any more: the answer is whole, or the client gone."""
         # twisted.web deletes the attribute in one case and sets None in the other.
@@ -173,6 +178,7 @@ class StrictRequest(Request):
         (None only on HTTP/1.0).
         """
         self._received = True
+        self.site.access_log.under_way.add(self)
         try:
             self.form = parse_target(self.method, self.uri, secure=self.isSecure())
             self.note(reference=self.form.path)
@@ -297,6 +303,7 @@ class StrictRequest(Request):
         if self._logged:
             return
         self._logged = True
+        self.site.access_log.under_way.discard(self)
         notes = self._notes
         self.site.access_log.record(
             AccessRecord(
@@ -304,7 +311,7 @@ class StrictRequest(Request):
                 client=client_of(self),
                 way=self.entry.way,
                 method=self.method.decode("ascii", "replace"),
-                registry=notes.get("registry", _text(self.entry.host)),
+                registry=self.registry,
                 repository=notes.get("repository"),
                 reference=notes.get("reference"),
                 status=int(status),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.config.model import Config, InterceptionSection, RegistrySection
 from regproxy.management.tally import DURATIONS, Served, Traffic, outcome
 from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import Host
-from regproxy.web.access_log import AccessRecord
+from regproxy.web.access_log import AccessRecord, UnderWay
 
 CONFIG = Config(Path("data"), registries={Host("registry.example.com", 5000): RegistrySection()})
 HUB = "registry-1.docker.io"
@@ -35,6 +35,14 @@ PAGE = evolve(
     RECORD, registry=None, cache="none", way="management", kind=RequestKind.OTHER, duration=400.0
 )
 TUNNEL = evolve(RECORD, registry="example.org", cache="tunnel", kind=RequestKind.TUNNEL)
+
+
+@frozen
+class Sending:
+    """A request that is being answered."""
+
+    registry: str | None
+    sentLength: int
 
 
 class TrafficTests(SynchronousTestCase):
@@ -112,6 +120,14 @@ class TrafficTests(SynchronousTestCase):
         self.assertEqual(
             self.traffic.served(), {HUB: Served(7, 5, 547), "quay.io": Served(1, 0, 100)}
         )
+
+    def test_served_so_far(self) -> None:
+        """Bytes of a long answer are there as it goes on; those of pages are nobody's."""
+        under_way: set[UnderWay] = {Sending(HUB, 70), Sending(None, 5), Sending("quay.io", 8)}
+        traffic = Traffic(CONFIG, under_way)
+        traffic.record(RECORD)
+        expected = {HUB: Served(1, 1, 70 + RECORD.bytes), "quay.io": Served(0, 0, 8)}
+        self.assertEqual(traffic.served(), expected)
 
     def test_served_together(self) -> None:
         self.assertEqual(Served(1, 2, 3) + Served(10, 20, 30), Served(11, 22, 33))

@@ -28,6 +28,7 @@ class KeptLog(AccessLog):
     """Keeps the records."""
 
     def __init__(self) -> None:
+        super().__init__(Clock())
         self.records: list[AccessRecord] = []
 
     def record(self, record: AccessRecord) -> None:

@@ -211,6 +211,37 @@ class LogTests(SynchronousTestCase):
         self.assertEqual((record.registry, record.cache), ("r.test:80", "none"))
         self.assertNotIn("secret", str(record))
 
+    def test_under_way(self) -> None:
+        """What is sent can be seen before the answer is whole, and is counted once only."""
+
+        def answer(request: StrictRequest) -> None:
+            request.note(registry="r.test")
+            request.setHeader(b"Content-Length", b"5")
+            request.write(b"abc")
+            waiting.append(request)
+
+        waiting: list[StrictRequest] = []
+        house = House.answering(answer)
+        whole, left = house.connect(), house.connect()
+        for stream in (whole, left):
+            stream.send(GET)
+        under_way = house.log.under_way
+        self.assertEqual(
+            [(each.registry, each.sentLength) for each in under_way], [("r.test", 3)] * 2
+        )
+        waiting[0].write(b"de")
+        waiting[0].finish()
+        self.assertEqual(under_way, {waiting[1]})
+        left.lose(ConnectionAborted())
+        self.assertEqual(under_way, set())
+        self.assertEqual([record.bytes for record in house.log.records], [5, 3])
+
+    def test_refused_request_is_not_under_way(self) -> None:
+        house = House()
+        house.ask(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertEqual(house.statuses, [400])
+        self.assertEqual(house.log.under_way, set())
+
     def test_order_of_pipelined_requests(self) -> None:
         house = House()
         house.ask(b"".join(b"GET /%d HTTP/1.1\r\n%s\r\n" % (n, HOST) for n in range(3)))
