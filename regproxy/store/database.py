@@ -29,6 +29,15 @@ from regproxy.store.errors import IndexFailed, StoreUnusable
 
 T = TypeVar("T")
 
+# Whether a media type is that of a manifest, for the step in which it is used.
+_IS_MANIFEST: Final = (
+    "lower(trim(substr({0}, 1, instr({0} || ';', ';') - 1))) IN ("
+    "'application/vnd.oci.image.index.v1+json',"
+    " 'application/vnd.oci.image.manifest.v1+json',"
+    " 'application/vnd.docker.distribution.manifest.list.v2+json',"
+    " 'application/vnd.docker.distribution.manifest.v2+json')"
+)
+
 # The statements that make each version out of the one before; the first, out of nothing.
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -92,6 +101,119 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
             f"ALTER TABLE {table} ADD COLUMN used_at REAL NOT NULL DEFAULT 0",
             f"UPDATE {table} SET used_at = strftime('%s', 'now')",
         )
+    ),
+    # Images, and what they consist of: see regproxy.store.cataloguing. The triggers note what has
+    # become of which manifest, so that nobody who writes the tables above has to know of images.
+    (
+        # The address of the client for which it was first stored.
+        "ALTER TABLE content ADD COLUMN brought_by TEXT",
+        # What a stored manifest names; what is not a blob is a manifest itself.
+        """CREATE TABLE part (
+            manifest TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            is_blob INTEGER NOT NULL,
+            PRIMARY KEY (manifest, digest)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX part_by_digest ON part (digest)",
+        # Manifests by what they are called: by each tag, under whatever Accept; with '' for a tag,
+        # by each repository that has it. What stands after the key is worked out, and may be late.
+        """CREATE TABLE image (
+            host TEXT NOT NULL,
+            repository TEXT NOT NULL,
+            tag TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            shown INTEGER NOT NULL DEFAULT 0,
+            bytes INTEGER NOT NULL DEFAULT 0,
+            complete INTEGER NOT NULL DEFAULT 0,
+            last_used REAL NOT NULL DEFAULT 0,
+            PRIMARY KEY (host, repository, tag, digest)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX image_by_digest ON image (digest)",
+        "CREATE INDEX image_by_name ON image (host, repository, tag, digest) WHERE shown",
+        "CREATE INDEX image_by_use ON image (last_used, host, repository, tag, digest) WHERE shown",
+        "CREATE INDEX image_by_size ON image (bytes, host, repository, tag, digest) WHERE shown",
+        # Digests of which something has changed, and what depends on them is to be worked out.
+        "CREATE TABLE pending (digest TEXT PRIMARY KEY) WITHOUT ROWID",
+        # What is to be kept: an image by its tag or digest.
+        """CREATE TABLE pin (
+            host TEXT NOT NULL,
+            repository TEXT NOT NULL,
+            reference TEXT NOT NULL,
+            PRIMARY KEY (host, repository, reference)
+        ) WITHOUT ROWID""",
+        # What an operator has put into a repository, and when: see regproxy.registry.permissions.
+        """CREATE TABLE adopted (
+            host TEXT NOT NULL,
+            repository TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            adopted_at REAL NOT NULL,
+            PRIMARY KEY (host, repository, digest)
+        ) WITHOUT ROWID""",
+        # Before, as what is replaced is still there then; and most rows are only renewed.
+        """CREATE TRIGGER tag_changed BEFORE INSERT ON tag
+            WHEN NOT EXISTS (
+                SELECT 1 FROM tag WHERE host = new.host AND repository = new.repository
+                AND tag = new.tag AND accept = new.accept AND digest = new.digest
+            ) BEGIN
+            INSERT OR REPLACE INTO pending SELECT digest FROM tag WHERE host = new.host
+                AND repository = new.repository AND tag = new.tag AND accept = new.accept;
+            DELETE FROM image WHERE host = new.host AND repository = new.repository
+                AND tag = new.tag AND digest = (
+                    SELECT digest FROM tag WHERE host = new.host AND repository = new.repository
+                    AND tag = new.tag AND accept = new.accept
+                ) AND NOT EXISTS (
+                    SELECT 1 FROM tag WHERE host = new.host AND repository = new.repository
+                    AND tag = new.tag AND digest = image.digest AND accept != new.accept
+                );
+            INSERT INTO image (host, repository, tag, digest)
+                SELECT new.host, new.repository, new.tag, new.digest WHERE NOT EXISTS (
+                    SELECT 1 FROM image WHERE host = new.host AND repository = new.repository
+                    AND tag = new.tag AND digest = new.digest
+                );
+            INSERT OR REPLACE INTO pending VALUES (new.digest);
+        END""",
+        """CREATE TRIGGER tag_removed AFTER DELETE ON tag BEGIN
+            DELETE FROM image WHERE host = old.host AND repository = old.repository
+                AND tag = old.tag AND digest = old.digest AND NOT EXISTS (
+                    SELECT 1 FROM tag WHERE host = old.host AND repository = old.repository
+                    AND tag = old.tag AND digest = old.digest
+                );
+            INSERT OR REPLACE INTO pending VALUES (old.digest);
+        END""",
+        f"""CREATE TRIGGER membership_added BEFORE INSERT ON membership
+            WHEN {_IS_MANIFEST.format("new.media_type")} AND NOT EXISTS (
+                SELECT 1 FROM image WHERE host = new.host AND repository = new.repository
+                AND tag = '' AND digest = new.digest
+            ) BEGIN
+            INSERT INTO image (host, repository, tag, digest)
+                VALUES (new.host, new.repository, '', new.digest);
+            INSERT OR REPLACE INTO pending VALUES (new.digest);
+        END""",
+        """CREATE TRIGGER membership_removed AFTER DELETE ON membership BEGIN
+            DELETE FROM adopted WHERE host = old.host AND repository = old.repository
+                AND digest = old.digest;
+            INSERT OR REPLACE INTO pending SELECT digest FROM image WHERE host = old.host
+                AND repository = old.repository AND tag = '' AND digest = old.digest;
+            DELETE FROM image WHERE host = old.host AND repository = old.repository
+                AND tag = '' AND digest = old.digest;
+        END""",
+        *(
+            f"""CREATE TRIGGER content_{event}_noted AFTER {action} ON content
+            WHEN EXISTS (SELECT 1 FROM part WHERE digest = {row}.digest)
+                OR EXISTS (SELECT 1 FROM image WHERE digest = {row}.digest) BEGIN
+            INSERT OR REPLACE INTO pending VALUES ({row}.digest);
+        END"""
+            for event, action, row in (("added", "INSERT", "new"), ("removed", "DELETE", "old"))
+        ),
+        """CREATE TRIGGER content_used AFTER UPDATE OF last_access ON content BEGIN
+            UPDATE image SET last_used = new.last_access WHERE digest = new.digest;
+        END""",
+        """INSERT INTO image (host, repository, tag, digest)
+            SELECT DISTINCT host, repository, tag, digest FROM tag""",
+        f"""INSERT INTO image (host, repository, tag, digest)
+            SELECT host, repository, '', digest FROM membership
+            WHERE {_IS_MANIFEST.format("media_type")}""",
+        "INSERT INTO pending SELECT DISTINCT digest FROM image",
     ),
 )
 

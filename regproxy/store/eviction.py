@@ -1,9 +1,7 @@
 """The least recently used content leaves when there is too much.
 
-A file goes first, then its row: on a full disk SQLite could not delete a row before there is
-room again. A crash between the two leaves a row without a file, which the
-reconciliation at the next start removes. What is known about tags and repositories stays: it
-is about upstream, and holds whether the content is here or not.
+What is known about tags and repositories stays: it is about upstream, and holds whether the
+content is here or not.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from twisted.logger import Logger
 
@@ -20,10 +17,8 @@ from regproxy.policy.eviction import Usage, choose, excess
 from regproxy.policy.integrity import ContentRecord
 from regproxy.store import disk
 from regproxy.store.inventory import Inventory
+from regproxy.store.removal import BATCH, Removal
 from regproxy.store.uses import Uses
-
-# Files that one call of a worker removes: to unlink a large one takes milliseconds.
-BATCH: Final = 32
 
 
 class Eviction:
@@ -48,6 +43,7 @@ class Eviction:
         self.evicted_bytes = 0
         self._directory = directory
         self._inventory = inventory
+        self._removal = Removal(directory, inventory, workers)
         self._workers = workers
         self._uses = uses
         self._now = now
@@ -94,30 +90,9 @@ class Eviction:
     async def _remove(self, chosen: list[ContentRecord]) -> list[ContentRecord]:
         if not chosen:
             return []
-        removed, failed = await self._workers.run(partial(self._unlink, chosen))
-        for record, error in failed:
-            self._log.error(
-                "{digest} cannot be removed: {reason}",
-                digest=str(record.digest),
-                reason=error.strerror,
-            )
+        removed = await self._removal.remove(chosen)
         size = sum(record.size for record in removed)
         self.evicted += len(removed)
         self.evicted_bytes += size
-        await self._inventory.forget(removed)
         self._log.info("{blobs} blobs evicted, {bytes} bytes", blobs=len(removed), bytes=size)
         return removed
-
-    def _unlink(
-        self, chosen: list[ContentRecord]
-    ) -> tuple[list[ContentRecord], list[tuple[ContentRecord, OSError]]]:
-        # In a worker thread.
-        removed, failed = [], []
-        for record in chosen:
-            try:
-                self._directory.path(record.digest).unlink(missing_ok=True)
-            except OSError as error:
-                failed.append((record, error))
-            else:
-                removed.append(record)
-        return removed, failed

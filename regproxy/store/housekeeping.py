@@ -1,5 +1,7 @@
 """What the store does to itself, in the background: repair, reconcile, evict, verify, forget.
 
+What images there are is worked out here too, so that little is left to do when somebody looks.
+
 Whoever goes through everything pauses between two steps, so that others get their turn at
 the disk, the index and the interpreter.
 """
@@ -156,6 +158,9 @@ class Housekeeping:
     Args:
         rules: the bounds; see :meth:`follow`.
         now: seconds since the epoch.
+
+    Attributes:
+        cataloguing: works out what images there are.
     """
 
     def __init__(
@@ -173,6 +178,7 @@ class Housekeeping:
         self._clock = clock
         self._now = now
         self._inventory = store.index.inventory
+        self.cataloguing = store.index.cataloguing(directory, workers)
         self._eviction = Eviction(directory, self._inventory, workers, store.uses, now)
         self._disk_full = 0
         # Set while there is an alarm: the bytes for which there was no room.
@@ -183,6 +189,7 @@ class Housekeeping:
         self._evicting = Errand("Eviction", self._evict)
         self._verifying = Errand("Verification", self._verify)
         self._forgetting = Errand("Forgetting", self._forget)
+        self._cataloguing = Errand("Cataloguing", self._catalogue)
         # When that is due, on the monotonic clock: not before it is known which files there are.
         self._forget_at = float("inf")
         store.grown = self._evicting.start
@@ -202,6 +209,7 @@ class Housekeeping:
         """Do what is due; to be called every now and then."""
         self._evicting.start()
         self._verifying.start()
+        self._cataloguing.start()
         if self._clock.seconds() >= self._forget_at:
             self._forget_at = self._clock.seconds() + FORGET_INTERVAL
             self._forgetting.start()
@@ -214,7 +222,13 @@ class Housekeeping:
 
     def stop(self) -> None:
         """Begin nothing more."""
-        for errand in (self._reconciling, self._evicting, self._verifying, self._forgetting):
+        for errand in (
+            self._reconciling,
+            self._evicting,
+            self._verifying,
+            self._forgetting,
+            self._cataloguing,
+        ):
             errand.stop()
 
     async def collect(self, step: Callable[[str], object]) -> tuple[int, int]:
@@ -291,6 +305,9 @@ class Housekeeping:
         await self._store.flush_access_times()
         forgetting = Forgetting(self._inventory, Leisure(self._clock).pause, self._now)
         await forgetting.run(self._rules.inactive)
+
+    async def _catalogue(self) -> None:
+        await self.cataloguing.run(Leisure(self._clock).pause)
 
     async def _pace(self, count: int) -> None:
         await deferLater(self._clock, max(count, LEAST) / RATE)

@@ -22,9 +22,11 @@ from twisted.internet.defer import Deferred
 from regproxy.config.model import DAY
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.policy.integrity import ContentRecord
+from regproxy.store.catalog import Catalog
+from regproxy.store.cataloguing import Cataloguing
 from regproxy.store.database import Database
-from regproxy.store.disk import Workers
-from regproxy.store.inventory import COLUMNS, INSERT, KEYS, Inventory, Key, columns_of, record_of
+from regproxy.store.disk import BlobDirectory, Workers
+from regproxy.store.inventory import COLUMNS, KEYS, Inventory, Key, columns_of, record_of
 from regproxy.store.uses import LastUses
 
 #: Seconds by which the time that a row was last used may lag behind.
@@ -80,6 +82,7 @@ class Index:
 
     Attributes:
         inventory: all that is in it.
+        catalog: the images in it.
     """
 
     def __init__(self, path: Path, workers: Workers, now: Callable[[], float] = time.time) -> None:
@@ -88,6 +91,7 @@ class Index:
         # Tables and keys of the rows whose time of last use is out of date.
         self._used: LastUses[tuple[str, Key]] = LastUses(now)
         self.inventory = Inventory(self._database)
+        self.catalog = Catalog(self._database)
 
     def open(self) -> None:
         """Open the database, which must not be held across a fork.
@@ -104,6 +108,10 @@ class Index:
     def repair(self, readers: Workers) -> Awaitable[bool]:
         """See :meth:`~regproxy.store.database.Database.repair`."""
         return self._database.repair(readers)
+
+    def cataloguing(self, directory: BlobDirectory, readers: Workers) -> Cataloguing:
+        """What keeps the catalog up to date with the files of *directory*."""
+        return Cataloguing(self._database, directory, readers)
 
     # Tags.
 
@@ -151,6 +159,16 @@ class Index:
         """Record that *repository* has *digest*."""
         return self._put("membership", str(host), str(repository), str(digest), media_type)
 
+    def adopted_at(self, host: Host, repository: Repository, digest: Digest) -> float | None:
+        """When the operator put *digest* into *repository*, if ever."""
+        row = self._database.row(
+            f"SELECT adopted_at FROM adopted WHERE {_WHERE['membership']}",
+            str(host),
+            str(repository),
+            str(digest),
+        )
+        return None if row is None else float(row[0])
+
     def knows(self, host: Host) -> bool:
         """Whether anything of *host* is known."""
         row = self._database.row("SELECT 1 FROM membership WHERE host = ? LIMIT 1", str(host))
@@ -179,13 +197,18 @@ class Index:
         row = self._database.row(f"SELECT {COLUMNS} FROM content WHERE digest = ?", str(digest))
         return None if row is None else record_of(row)
 
-    def put_content(self, record: ContentRecord) -> Deferred[None]:
-        """Record content that has just become durable, in the place of what was known of it."""
+    def put_content(self, record: ContentRecord, brought_by: str | None = None) -> Deferred[None]:
+        """Record content that has just become durable, in the place of what was known of it.
+
+        Args:
+            brought_by: the address of the client that it was stored for.
+        """
         return self._database.write(
-            f"{INSERT} ON CONFLICT (digest) DO UPDATE SET size = excluded.size,"
+            f"INSERT INTO content ({COLUMNS}, brought_by) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (digest) DO UPDATE SET size = excluded.size,"
             " stored_at = excluded.stored_at, last_access = excluded.last_access,"
             " verified_at = excluded.verified_at, changed = excluded.changed",
-            [columns_of(record)],
+            [(*columns_of(record), brought_by)],
         )
 
     def last_access(self, digest: Digest) -> float | None:

@@ -54,11 +54,13 @@ def _page_of(table: str) -> str:
     """The next rows of a table of KEYS: the key, the last use, whether nobody needs it any more."""
     key, marks = ", ".join(KEYS[table]), ", ".join("?" * len(KEYS[table]))
     # That anybody may read a repository is said of no content.
-    lost = "FALSE"
+    lost, pinned = "FALSE", "FALSE"
     if table != "public":
         lost = f"NOT EXISTS (SELECT 1 FROM content WHERE content.digest = {table}.digest)"
+        pinned = f"EXISTS (SELECT 1 FROM content WHERE content.digest = {table}.digest AND pinned)"
     return (
-        f"SELECT {key}, used_at, used_at < ? OR (used_at < ? AND {lost}) FROM {table}"
+        f"SELECT {key}, used_at, (used_at < ? AND NOT {pinned}) OR (used_at < ? AND {lost})"
+        f" FROM {table}"
         f" WHERE ({key}) > ({marks}) ORDER BY {key} LIMIT ?"
     )
 
@@ -187,15 +189,6 @@ class Inventory:
             " verified_at = excluded.verified_at, changed = excluded.changed",
             [columns_of(record)],
         )
-
-    def pin(self, digest: Digest, pinned: bool) -> Deferred[bool]:
-        """Keep *digest* from being evicted, or do not any more; whether it is here."""
-
-        def call(connection: sqlite3.Connection) -> bool:
-            statement = "UPDATE content SET pinned = ? WHERE digest = ?"
-            return connection.execute(statement, (pinned, str(digest))).rowcount > 0
-
-        return self._database.run(call)
 
     def _records(self, query: str, *parameters: object) -> Deferred[list[ContentRecord]]:
         def call(connection: sqlite3.Connection) -> list[ContentRecord]:

@@ -135,10 +135,13 @@ class Store:
         await self._over(digest)
         return await self._workers.run(partial(resumable, self._directory.fills, digest))
 
-    async def begin(self, digest: Digest, size: int | None) -> Fill:
+    async def begin(self, digest: Digest, size: int | None, brought_by: str | None = None) -> Fill:
         """Start a transfer of *digest*, *size* bytes long if that is known.
 
         The caller sees to it that there is one at a time.
+
+        Args:
+            brought_by: the address of the client that it is for.
 
         Raises:
             OSError: the disk does not take it.
@@ -150,7 +153,8 @@ class Store:
         except OSError as error:
             self._check_room(error, size)
             raise
-        fill = Fill(self._directory, self._workers, self._clock, self._record, digest, partial_file)
+        record = partial(self._record, brought_by)
+        fill = Fill(self._directory, self._workers, self._clock, record, digest, partial_file)
         self._fills[digest] = fill
         self.fill_counts.started += 1
         if any(partial_file.stored):
@@ -160,14 +164,14 @@ class Store:
         fill.when_closed().addCallback(lambda _: self._forget(digest, fill))
         return fill
 
-    async def put(self, digest: Digest, content: bytes) -> None:
-        """Store *content*.
+    async def put(self, digest: Digest, content: bytes, brought_by: str | None = None) -> None:
+        """Store *content*; see :meth:`begin`.
 
         Raises:
             DigestMismatch: it is not what *digest* names.
             OSError: the disk does not take it.
         """
-        fill = await self.begin(digest, len(content))
+        fill = await self.begin(digest, len(content), brought_by)
         fill.write(0, content)
         await fill.when_ended()
 
@@ -202,10 +206,11 @@ class Store:
         finally:
             os.close(unwanted.descriptor)
 
-    def _record(self, digest: Digest, size: int) -> Deferred[None]:
+    def _record(self, brought_by: str | None, digest: Digest, size: int) -> Deferred[None]:
         now = self._now()
         changed = self._directory.path(digest).stat().st_ctime_ns
-        return self.index.put_content(ContentRecord(digest, size, now, now, now, changed))
+        record = ContentRecord(digest, size, now, now, now, changed)
+        return self.index.put_content(record, brought_by)
 
     async def _flush(self) -> None:
         try:

@@ -307,7 +307,7 @@ class MigrationTests(DatabaseCase):
         self.assertEqual(database.row("SELECT * FROM total"), (10, 5))
         self.assertEqual(
             database.row("SELECT * FROM content WHERE size = 3"),
-            (f"sha256:{3:064x}", 3, 10.0, 20.0, 0, 0.0, 0),
+            (f"sha256:{3:064x}", 3, 10.0, 20.0, 0, 0.0, 0, None),
         )
         checked_at, used_at = database.row("SELECT checked_at, used_at FROM tag")
         self.assertEqual(checked_at, 1.0)

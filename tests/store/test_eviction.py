@@ -108,15 +108,14 @@ class RunTests(EvictionCase):
 
     def test_pinned(self) -> None:
         digests = self.fill(10)
-        self.inventory.pin(digests[0], True)
+        self.pin(digests[0])
         self.run_(max_size=900)
         self.check_kept([digests[0], *digests[3:]])
 
     def test_nothing_may_go(self) -> None:
         """It ends, and says so."""
         digests = self.fill(10)
-        for digest in digests:
-            self.inventory.pin(digest, True)
+        self.pin(*digests)
         with capturedLogs() as events:
             self.run_(max_size=900)
         self.check_kept(digests)

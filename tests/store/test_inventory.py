@@ -62,16 +62,19 @@ class OrderTests(InventoryCase):
 
     def test_pinned(self) -> None:
         self.put(record(1), record(2))
-        self.assertTrue(self.successResultOf(self.inventory.pin(record(1).digest, True)))
+        self.pin(record(1), True)
         self.assertEqual(self.oldest(), [record(2)])
         # Stored anew, it stays pinned.
         self.put(record(1))
         self.assertEqual(self.oldest(), [record(2)])
-        self.inventory.pin(record(1).digest, False)
+        self.pin(record(1), False)
         self.assertEqual(self.oldest(), [record(1), record(2)])
 
-    def test_pin_what_is_not_here(self) -> None:
-        self.assertFalse(self.successResultOf(self.inventory.pin(record(1).digest, True)))
+    def pin(self, record: ContentRecord, pinned: bool) -> None:
+        """As :mod:`regproxy.store.cataloguing` does."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            statement = "UPDATE content SET pinned = ? WHERE digest = ?"
+            connection.execute(statement, (pinned, str(record.digest)))
 
     def test_due(self) -> None:
         records = [record(n, verified=verified) for n, verified in enumerate((3.0, 0.0, 2.0, 2.0))]
@@ -154,7 +157,6 @@ class ChangeTests(InventoryCase):
             inventory.adopt([record(1)]),
             inventory.forget([record(1)]),
             inventory.verified(record(1)),
-            inventory.pin(record(1).digest, True),
         ]
         self.assertEqual(len(workers), len(results))
         workers.all()
@@ -164,7 +166,7 @@ class ChangeTests(InventoryCase):
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(["put", "adopt", "forget", "verified", "touch", "pin"]),
+                st.sampled_from(["put", "adopt", "forget", "verified", "touch"]),
                 st.integers(1, 4),
                 st.integers(0, 100),
             )
@@ -189,10 +191,8 @@ class ChangeTests(InventoryCase):
                         inventory.forget([known] if known else [])
                     case "verified":
                         inventory.verified(each)
-                    case "touch":
-                        self.index.touch({str(each.digest): 0.0})
                     case _:
-                        inventory.pin(each.digest, False)
+                        self.index.touch({str(each.digest): 0.0})
                 records = self.oldest()
                 expected = Total(sum(each.size for each in records), len(records))
                 self.assertEqual(self.successResultOf(other.inventory.total()), expected)

@@ -68,6 +68,12 @@ class CacheCase(SynchronousTestCase):
         os.utime(path, (self.time, self.time))
         return path
 
+    def pin(self, *digests: Digest) -> None:
+        """Have *digests* be pinned, as if they belonged to pinned images."""
+        with closing(sqlite3.connect(self.root / "index.sqlite3")) as index, index:
+            for digest in digests:
+                index.execute("UPDATE content SET pinned = 1 WHERE digest = ?", (str(digest),))
+
     def files(self) -> set[Digest]:
         """What is there."""
         paths = (path for path in (self.root / "blobs").rglob("*") if path.is_file())

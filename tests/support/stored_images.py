@@ -1,0 +1,69 @@
+"""Images in a store of its own, as pulls leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from regproxy.oci.names import Digest, Host, Repository, Tag
+from regproxy.store.index import TagEntry, TagKey
+from tests.support.caches import CacheCase
+from tests.support.images import Content, Image, Index
+from tests.support.workers import no_pause
+
+HOST = Host("registry.example.test")
+APP = Repository("some/app")
+OCTETS = "application/octet-stream"
+ACCEPT = "a/b"
+
+
+class ImageCase(CacheCase):
+    """What pulls bring, and what is worked out from it."""
+
+    def setUp(self) -> None:
+        """Have the store, and who keeps its catalog."""
+        super().setUp()
+        self.catalog = self.index.catalog
+        self.cataloguing = self.index.cataloguing(self.directory, self.workers)
+
+    def catch_up(self) -> None:
+        """All is worked out."""
+        self.finish(self.cataloguing.run(no_pause))
+
+    def keep(
+        self, content: Content, repository: Repository = APP, media_type: str | None = None
+    ) -> Digest:
+        """Content of *repository* is stored."""
+        digest = self.put(content.content)
+        self.index.put_membership(HOST, repository, digest, media_type or content.media_type)
+        return digest
+
+    def keep_image(
+        self, image: Image, repository: Repository = APP, blobs: Iterable[Content] | None = None
+    ) -> Digest:
+        """A manifest is stored, and its blobs, or some of them."""
+        for blob in image.blobs if blobs is None else blobs:
+            self.keep(blob, repository, OCTETS)
+        return self.keep(image.manifest, repository)
+
+    def tag(
+        self,
+        content: Content,
+        tag: str,
+        repository: Repository = APP,
+        accept: str = ACCEPT,
+        host: Host = HOST,
+    ) -> None:
+        """Upstream says that *tag* points to a manifest."""
+        key = TagKey(host, repository, Tag(tag), accept)
+        entry = TagEntry(Digest.parse(content.digest), content.media_type, self.time)
+        self.successResultOf(self.index.put_tag(key, entry))
+
+    def pull(self, what: Image | Index, tag: str = "latest", repository: Repository = APP) -> None:
+        """All of an image is pulled by its tag."""
+        for image in what.images if isinstance(what, Index) else ():
+            self.keep_image(image, repository)
+        if isinstance(what, Image):
+            self.keep_image(what, repository)
+        else:
+            self.keep(what.manifest, repository)
+        self.tag(what.manifest, tag, repository)
