@@ -176,7 +176,7 @@ _TAG_SEEN: Final = (
 _MEMBER_SEEN: Final = (
     f"SELECT media_type, NULL FROM membership WHERE {_HERE} AND ?3 = '' AND digest = ?4"
 )
-_NOTE: Final = "INSERT OR IGNORE INTO pending VALUES (?)"
+_NOTE: Final = "INSERT OR REPLACE INTO pending (digest) VALUES (?)"
 
 
 class Catalog:
@@ -538,7 +538,7 @@ def _unnamed(connection: sqlite3.Connection, names: tuple[str, str], tree: list[
     for digest in tree:
         tagged = _tags(connection, *names, digest)
         above = connection.execute(
-            "SELECT manifest FROM part JOIN image ON image.digest = manifest"
+            "SELECT manifest FROM part CROSS JOIN image ON image.digest = manifest"
             f" WHERE part.digest = ?3 AND {_HERE}",
             (*names, digest),
         )

@@ -10,9 +10,8 @@ noted nowhere. What is known of them follows from the rest:
 - content is pinned when an image is pinned that it belongs to: by a tag, what that points to now.
 
 Triggers of the index note each digest of which something has changed (``pending``), whoever
-changed it; here it is worked out what follows from that. Changes go on from content to the
-manifests that name it, and from a manifest to what it names. Until they have, the rows are late
-and nothing worse.
+changed it; here it is worked out what follows from that, for the manifests above it too. Until
+that is done the rows are late, and nothing worse.
 """
 
 from __future__ import annotations
@@ -36,18 +35,26 @@ BATCH: Final = 32
 #: (distribution's ``defaultMaxManifestBodySize`` is 4 MiB).
 MAX_SIZE: Final = 4 << 20
 
+# How deep manifests are looked into: an index of images has two levels, and nobody makes four.
+# Somebody may make thousands.
+DEPTH: Final = 8
+
 _TO_DO: Final = "SELECT digest FROM pending LIMIT ?"
 _UNREAD: Final = (
     "SELECT 1 FROM content WHERE digest = ?1 AND size <= ?2"
     " AND EXISTS (SELECT 1 FROM image WHERE image.digest = ?1)"
     " AND NOT EXISTS (SELECT 1 FROM part WHERE manifest = ?1)"
 )
-_NOTE_PARTS: Final = "INSERT OR IGNORE INTO pending SELECT digest FROM part WHERE manifest = ?"
-_NOTE_MANIFESTS: Final = "INSERT OR IGNORE INTO pending SELECT manifest FROM part WHERE digest = ?"
+_NOTE: Final = "INSERT OR IGNORE INTO pending VALUES (?, FALSE)"
+_NOTE_PARTS: Final = (
+    "INSERT OR IGNORE INTO pending SELECT digest, FALSE FROM part WHERE manifest = ?"
+)
 _PARTS: Final = (
     "SELECT part.digest, is_blob, size FROM part"
     " LEFT JOIN content ON content.digest = part.digest WHERE manifest = ?"
 )
+_NAMED_BY: Final = "SELECT manifest FROM part WHERE digest = ?"
+_CHANGED: Final = "SELECT changed FROM pending WHERE digest = ?"
 _PINNED: Final = (
     "SELECT EXISTS (SELECT 1 FROM image JOIN pin ON pin.host = image.host"
     " AND pin.repository = image.repository AND pin.reference IN (image.tag, image.digest)"
@@ -55,11 +62,13 @@ _PINNED: Final = (
     " OR EXISTS (SELECT 1 FROM part JOIN content ON content.digest = manifest"
     " WHERE part.digest = ?1 AND pinned)"
 )
+# CROSS JOIN in SQLite says in which order: there may be more images in a repository than
+# manifests that name something (https://sqlite.org/optoverview.html, "Manual Control").
 _RESULT: Final = (
     "UPDATE image SET bytes = ?2, complete = ?3, last_used = ?4, shown = ?5 AND (tag != ''"
     " OR NOT EXISTS (SELECT 1 FROM image AS other WHERE other.digest = ?1"
     " AND other.host = image.host AND other.repository = image.repository AND other.tag != '')"
-    " AND NOT EXISTS (SELECT 1 FROM part JOIN image AS above ON above.digest = manifest"
+    " AND NOT EXISTS (SELECT 1 FROM part CROSS JOIN image AS above ON above.digest = manifest"
     " WHERE part.digest = ?1 AND above.host = image.host"
     " AND above.repository = image.repository)) WHERE digest = ?1"
 )
@@ -158,6 +167,7 @@ def _work_out(
     to_do: list[str], manifests: dict[str, Manifest], connection: sqlite3.Connection
 ) -> None:
     for digest in to_do:
+        (changed,) = connection.execute(_CHANGED, (digest,)).fetchone() or (False,)
         connection.execute("DELETE FROM pending WHERE digest = ?", (digest,))
         content = connection.execute(
             "SELECT last_access, pinned FROM content WHERE digest = ?", (digest,)
@@ -173,7 +183,22 @@ def _work_out(
             _pin(connection, digest, pinned)
         size, complete = _measure(connection, digest)
         connection.execute(_RESULT, (digest, size, complete, last_used, content is not None))
-        connection.execute(_NOTE_MANIFESTS, (digest,))
+        if changed:
+            connection.executemany(_NOTE, ((above,) for above in _above(connection, digest)))
+
+
+def _above(connection: sqlite3.Connection, digest: str) -> set[str]:
+    """The manifests that name *digest*, and those that name them."""
+    found: set[str] = set()
+    level = {digest}
+    for _ in range(DEPTH):
+        level = {
+            manifest
+            for each in level
+            for (manifest,) in connection.execute(_NAMED_BY, (each,)).fetchall()
+        } - found
+        found |= level
+    return found
 
 
 def _record(connection: sqlite3.Connection, digest: str, manifest: Manifest) -> None:
@@ -201,14 +226,16 @@ def _measure(connection: sqlite3.Connection, digest: str) -> tuple[int, bool]:
     if row is None:
         return 0, False
     total, usable, lacking = row[0], False, False
-    seen, to_do = {digest}, [digest]
-    while to_do:
-        for part, is_blob, size in connection.execute(_PARTS, (to_do.pop(),)).fetchall():
-            usable |= bool(is_blob)
-            lacking |= bool(is_blob) and size is None
-            if size is not None and part not in seen:
-                seen.add(part)
-                total += size
-                if not is_blob:
-                    to_do.append(part)
+    seen, level = {digest}, [digest]
+    for _ in range(DEPTH):
+        manifests, level = level, []
+        for manifest in manifests:
+            for part, is_blob, size in connection.execute(_PARTS, (manifest,)).fetchall():
+                usable |= bool(is_blob)
+                lacking |= bool(is_blob) and size is None
+                if size is not None and part not in seen:
+                    seen.add(part)
+                    total += size
+                    if not is_blob:
+                        level.append(part)
     return total, usable and not lacking

@@ -132,8 +132,12 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX image_by_name ON image (host, repository, tag, digest) WHERE shown",
         "CREATE INDEX image_by_use ON image (last_used, host, repository, tag, digest) WHERE shown",
         "CREATE INDEX image_by_size ON image (bytes, host, repository, tag, digest) WHERE shown",
-        # Digests of which something has changed, and what depends on them is to be worked out.
-        "CREATE TABLE pending (digest TEXT PRIMARY KEY) WITHOUT ROWID",
+        # Digests for which something is to be worked out; and for all manifests above them, if it
+        # was they that changed.
+        """CREATE TABLE pending (
+            digest TEXT PRIMARY KEY,
+            changed INTEGER NOT NULL DEFAULT 1
+        ) WITHOUT ROWID""",
         # What is to be kept: an image by its tag or digest.
         """CREATE TABLE pin (
             host TEXT NOT NULL,
@@ -155,7 +159,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
                 SELECT 1 FROM tag WHERE host = new.host AND repository = new.repository
                 AND tag = new.tag AND accept = new.accept AND digest = new.digest
             ) BEGIN
-            INSERT OR REPLACE INTO pending SELECT digest FROM tag WHERE host = new.host
+            INSERT OR REPLACE INTO pending (digest) SELECT digest FROM tag WHERE host = new.host
                 AND repository = new.repository AND tag = new.tag AND accept = new.accept;
             DELETE FROM image WHERE host = new.host AND repository = new.repository
                 AND tag = new.tag AND digest = (
@@ -170,7 +174,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
                     SELECT 1 FROM image WHERE host = new.host AND repository = new.repository
                     AND tag = new.tag AND digest = new.digest
                 );
-            INSERT OR REPLACE INTO pending VALUES (new.digest);
+            INSERT OR REPLACE INTO pending (digest) VALUES (new.digest);
         END""",
         """CREATE TRIGGER tag_removed AFTER DELETE ON tag BEGIN
             DELETE FROM image WHERE host = old.host AND repository = old.repository
@@ -178,7 +182,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
                     SELECT 1 FROM tag WHERE host = old.host AND repository = old.repository
                     AND tag = old.tag AND digest = old.digest
                 );
-            INSERT OR REPLACE INTO pending VALUES (old.digest);
+            INSERT OR REPLACE INTO pending (digest) VALUES (old.digest);
         END""",
         f"""CREATE TRIGGER membership_added BEFORE INSERT ON membership
             WHEN {_IS_MANIFEST.format("new.media_type")} AND NOT EXISTS (
@@ -187,12 +191,12 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
             ) BEGIN
             INSERT INTO image (host, repository, tag, digest)
                 VALUES (new.host, new.repository, '', new.digest);
-            INSERT OR REPLACE INTO pending VALUES (new.digest);
+            INSERT OR REPLACE INTO pending (digest) VALUES (new.digest);
         END""",
         """CREATE TRIGGER membership_removed AFTER DELETE ON membership BEGIN
             DELETE FROM adopted WHERE host = old.host AND repository = old.repository
                 AND digest = old.digest;
-            INSERT OR REPLACE INTO pending SELECT digest FROM image WHERE host = old.host
+            INSERT OR REPLACE INTO pending (digest) SELECT digest FROM image WHERE host = old.host
                 AND repository = old.repository AND tag = '' AND digest = old.digest;
             DELETE FROM image WHERE host = old.host AND repository = old.repository
                 AND tag = '' AND digest = old.digest;
@@ -201,7 +205,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
             f"""CREATE TRIGGER content_{event}_noted AFTER {action} ON content
             WHEN EXISTS (SELECT 1 FROM part WHERE digest = {row}.digest)
                 OR EXISTS (SELECT 1 FROM image WHERE digest = {row}.digest) BEGIN
-            INSERT OR REPLACE INTO pending VALUES ({row}.digest);
+            INSERT OR REPLACE INTO pending (digest) VALUES ({row}.digest);
         END"""
             for event, action, row in (("added", "INSERT", "new"), ("removed", "DELETE", "old"))
         ),
@@ -213,7 +217,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         f"""INSERT INTO image (host, repository, tag, digest)
             SELECT host, repository, '', digest FROM membership
             WHERE {_IS_MANIFEST.format("media_type")}""",
-        "INSERT INTO pending SELECT DISTINCT digest FROM image",
+        "INSERT INTO pending (digest) SELECT DISTINCT digest FROM image",
     ),
 )
 

@@ -9,15 +9,25 @@ from hypothesis import strategies as st
 from twisted.internet.defer import ensureDeferred
 
 from regproxy.oci.manifests import ImageIndex, ImageManifest, ManifestInvalid
-from regproxy.oci.names import Digest, Repository, Tag
+from regproxy.oci.names import Digest, Tag
 from regproxy.store.cataloguing import MAX_SIZE
 from regproxy.store.index import Index
 from tests.support import images
 from tests.support.images import Content, Image
-from tests.support.stored_images import ACCEPT, APP, HOST, OCTETS, ImageCase
+from tests.support.stored_images import (
+    ACCEPT,
+    APP,
+    BLOBS,
+    HOST,
+    MANIFESTS,
+    NAMED,
+    OCTETS,
+    OTHER,
+    REPOSITORIES,
+    TAGS,
+    ImageCase,
+)
 from tests.support.workers import Later, Now, no_pause
-
-OTHER = Repository("some/other")
 
 
 @frozen
@@ -280,7 +290,7 @@ class PinTests(CataloguingCase):
     def test_shared(self) -> None:
         """What two pinned images have stays pinned with one of them."""
         one = images.image(2, 10)
-        other = Image(images._manifest(images.DOCKER_MANIFEST, list(one.blobs[:2])), one.blobs[:2])
+        other = Image(images.manifest(images.DOCKER_MANIFEST, list(one.blobs[:2])), one.blobs[:2])
         self.pull(one, "one")
         self.pull(other, "other")
         self.pin("one", "other")
@@ -299,31 +309,12 @@ class PinTests(CataloguingCase):
         self.assertEqual(self.pinned(), self.all_of(image))
 
 
-_LAYERS = [Content(OCTETS, b"layer %d" % number * (number + 1)) for number in range(3)]
-_CONFIG = Content(OCTETS, b"config")
-
-
-def _image(*layers: int) -> Image:
-    blobs = [_CONFIG, *(_LAYERS[number] for number in layers)]
-    return Image(images._manifest(images.OCI_MANIFEST, blobs), tuple(blobs))
-
-
-_IMAGES = [_image(0), _image(0, 1), _image(1, 2)]
-_INDICES = [images.index(*_IMAGES[:2]), images.index(*_IMAGES[1:])]
-_MANIFESTS = [each.manifest for each in (*_IMAGES, *_INDICES)]
-_BLOBS = [_CONFIG, *_LAYERS]
-_NAMES = {each.digest: list(each.blobs) for each in _IMAGES} | {
-    each.digest: [image.manifest for image in each.images] for each in _INDICES
-}
-_REPOSITORIES = [APP, OTHER]
-_TAGS = ["one", "two"]
-
-
 class WhateverHappensTests(CataloguingCase):
     """What is worked out step by step is what follows from all that is there."""
 
-    @settings(max_examples=60)
+    @settings(max_examples=100)
     @given(
+        st.sets(st.integers(0, 8)),
         st.lists(
             st.tuples(
                 st.sampled_from(["keep", "lose", "tag", "drop", "pin", "unpin", "learn", "step"]),
@@ -331,18 +322,25 @@ class WhateverHappensTests(CataloguingCase):
                 st.integers(0, 1),
                 st.integers(0, 1),
             ),
-            max_size=40,
-        )
+            min_size=5,
+        ),
     )
-    def test_follows(self, changes: list[tuple[str, int, int, int]]) -> None:
+    def test_follows(self, here: set[int], changes: list[tuple[str, int, int, int]]) -> None:
+        """Whatever is here in the beginning, and is known of one of two repositories."""
         self.reset()
         stored: dict[str, Content] = {}
         known: set[tuple[str, str]] = set()
         tags: dict[tuple[str, str], str] = {}
         pins: set[tuple[str, str]] = set()
+        for which in here:
+            content = (MANIFESTS + BLOBS)[which]
+            self.keep(content)
+            stored[content.digest] = content
+            known.add((str(APP), content.digest))
+        self.catch_up()
         for change, which, where, tag_number in changes:
-            content = (_MANIFESTS + _BLOBS)[which]
-            repository, tag = _REPOSITORIES[where], _TAGS[tag_number]
+            content = (MANIFESTS + BLOBS)[which]
+            repository, tag = REPOSITORIES[where], TAGS[tag_number]
             key = str(repository), tag
             match change:
                 case "keep":
@@ -357,7 +355,7 @@ class WhateverHappensTests(CataloguingCase):
                     )
                     known.add((str(repository), content.digest))
                 case "tag":
-                    manifest = _MANIFESTS[which % len(_MANIFESTS)]
+                    manifest = MANIFESTS[which % len(MANIFESTS)]
                     self.tag(manifest, tag, repository)
                     tags[key] = manifest.digest
                 case "drop":
@@ -385,13 +383,13 @@ class WhateverHappensTests(CataloguingCase):
         tags: dict[tuple[str, str], str],
         pins: set[tuple[str, str]],
     ) -> None:
-        manifests = {each.digest for each in _MANIFESTS}
+        manifests = {each.digest for each in MANIFESTS}
         # A manifest is read when it is known to be one.
         readable = {digest for _, digest in known} | set(tags.values())
 
         def parts(digest: str) -> list[str]:
             named = digest in stored and digest in manifests & readable
-            return [each.digest for each in _NAMES[digest]] if named else []
+            return [each.digest for each in NAMED[digest]] if named else []
 
         def tree(digest: str) -> set[str]:
             return {digest}.union(*(tree(part) for part in parts(digest)))

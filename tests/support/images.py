@@ -120,7 +120,7 @@ def image(
     }
     blobs = [Content(_OCI_CONFIG if oci else _DOCKER_CONFIG, json.dumps(config).encode())]
     blobs += [Content(_OCI_LAYER if oci else _DOCKER_LAYER, content) for content, _ in made]
-    return Image(_manifest(OCI_MANIFEST if oci else DOCKER_MANIFEST, blobs), tuple(blobs), platform)
+    return Image(manifest(OCI_MANIFEST if oci else DOCKER_MANIFEST, blobs), tuple(blobs), platform)
 
 
 def helm_chart() -> Image:
@@ -131,7 +131,7 @@ def helm_chart() -> Image:
         Content(HELM_CONFIG, json.dumps(config).encode()),
         Content(HELM_CHART, chart),
     ]
-    return Image(_manifest(OCI_MANIFEST, blobs), tuple(blobs))
+    return Image(manifest(OCI_MANIFEST, blobs), tuple(blobs))
 
 
 def index(*images: Image, oci: bool = True) -> Index:
@@ -146,7 +146,8 @@ def index(*images: Image, oci: bool = True) -> Index:
     return Index(Content(media_type, json.dumps(content).encode()), images)
 
 
-def _manifest(media_type: str, blobs: list[Content]) -> Content:
+def manifest(media_type: str, blobs: list[Content]) -> Content:
+    """A manifest of *blobs*, the configuration first."""
     config, *layers = blobs
     content = {
         "schemaVersion": 2,

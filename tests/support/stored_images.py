@@ -6,14 +6,36 @@ from collections.abc import Iterable
 
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.store.index import TagEntry, TagKey
+from tests.support import images
 from tests.support.caches import CacheCase
 from tests.support.images import Content, Image, Index
 from tests.support.workers import no_pause
 
 HOST = Host("registry.example.test")
 APP = Repository("some/app")
+OTHER = Repository("some/other")
 OCTETS = "application/octet-stream"
 ACCEPT = "a/b"
+
+# A small world, in which everything has something to do with everything.
+BLOBS = [Content(OCTETS, b"layer %d" % number * (number + 1)) for number in range(3)]
+BLOBS.insert(0, Content(OCTETS, b"config"))
+
+
+def _image(*layers: int) -> Image:
+    blobs = [BLOBS[0], *(BLOBS[number + 1] for number in layers)]
+    return Image(images.manifest(images.OCI_MANIFEST, blobs), tuple(blobs))
+
+
+IMAGES = [_image(0), _image(0, 1), _image(1, 2)]
+INDICES = [images.index(*IMAGES[:2]), images.index(*IMAGES[1:])]
+MANIFESTS = [each.manifest for each in (*IMAGES, *INDICES)]
+#: What each manifest names.
+NAMED = {each.digest: list(each.blobs) for each in IMAGES} | {
+    each.digest: [image.manifest for image in each.images] for each in INDICES
+}
+REPOSITORIES = [APP, OTHER]
+TAGS = ["one", "two"]
 
 
 class ImageCase(CacheCase):
