@@ -26,6 +26,7 @@ class Ask:
         headers: the client's header fields.
         authorization: the client's Authorization, which goes to this registry or nowhere;
             or OWN_LOGIN, for a client that the proxy lets speak in its name, or ANYBODY.
+        client: the client's address; None when there is none.
     """
 
     method: bytes
@@ -36,6 +37,7 @@ class Ask:
     # Not in the repr: it would reach logs and tracebacks.
     authorization: bytes | None = field(repr=False)
     body: IBodyProducer | None = None
+    client: str | None = None
 
     @property
     def login(self) -> bytes | None:

@@ -165,7 +165,7 @@ class ContentService:
         if not await self._permissions.may_store(ask, wanted):
             return await self._pass(asks, response, NoStore.PRIVATE)
         try:
-            fill = await self._store.begin(wanted.digest, _whole_length(response))
+            fill = await self._store.begin(wanted.digest, _whole_length(response), ask.client)
         except OSError as error:
             self._log.error(
                 "The store takes nothing, content passes uncached: {reason}", reason=str(error)

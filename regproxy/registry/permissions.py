@@ -1,4 +1,9 @@
-"""Who may read stored content: what is known, and upstream's word where it is not."""
+"""Who may read stored content: what is known, and upstream's word where it is not.
+
+Upstream's word counts while it can be asked. While it cannot, what anybody could read when it was
+last there may be read on; and so may what the operator has put into a repository, who says
+by that that whoever may use this proxy may read it.
+"""
 
 from __future__ import annotations
 
@@ -96,8 +101,7 @@ class Permissions:
         known = self._index.membership(wanted.host, wanted.repository, wanted.digest)
         if known is not None and self.trusts(ask, wanted.repository):
             return known
-        # What anybody could read when upstream was last there may be read on without it.
-        spare = self._visibility.was_public(wanted.host, wanted.repository) and known
+        spare = known if known is not None and self._is_open_offline(wanted) else None
         # Who logs in nowhere may be refused where a guest of a mirror is not.
         asker = ask.login or ask.authorization
         question = (wanted.host, wanted.repository, wanted.digest, asker)
@@ -107,10 +111,10 @@ class Permissions:
             if question in self._confirming:
                 # The same object and login have the same answer.
                 return str(await self._confirming.led(question))
-            confirming = self._confirm(ask, wanted, NO_PATIENCE if spare else None)
+            confirming = self._confirm(ask, wanted, None if spare is None else NO_PATIENCE)
             return await self._confirming.lead(question, confirming, _ignore)
         except (Unconfirmed, RateLimited):
-            if not spare:
+            if spare is None:
                 raise
             return spare
 
@@ -118,8 +122,7 @@ class Permissions:
         """Whether this client may read *wanted* while upstream cannot be asked."""
         known = self._index.membership(wanted.host, wanted.repository, wanted.digest)
         return known is not None and (
-            self.trusts(ask, wanted.repository)
-            or self._visibility.was_public(wanted.host, wanted.repository)
+            self.trusts(ask, wanted.repository) or self._is_open_offline(wanted)
         )
 
     def sources(self, ask: Ask, repository: Repository) -> Sources:
@@ -145,6 +148,11 @@ class Permissions:
             public=self._visibility.is_public(ask.host, repository),
         )
         return verdict.serve
+
+    def _is_open_offline(self, wanted: Wanted) -> bool:
+        """Whether anybody may read *wanted* while upstream cannot be asked."""
+        visibility, place = self._visibility, (wanted.host, wanted.repository)
+        return visibility.was_public(*place) or visibility.was_adopted(*place, wanted.digest)
 
     async def may_store(self, ask: Ask, wanted: Wanted) -> bool:
         """Whether *wanted* may be kept for other clients at all."""

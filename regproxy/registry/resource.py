@@ -51,7 +51,7 @@ from regproxy.store.errors import FillFailed, StoreError
 from regproxy.upstream.errors import UpstreamError
 from regproxy.web.headers import response_headers
 from regproxy.web.sender import send
-from regproxy.web.site import StrictRequest
+from regproxy.web.site import StrictRequest, client_of
 
 
 class RegistryResource(Resource):
@@ -121,6 +121,7 @@ class RegistryResource(Resource):
             headers=request.requestHeaders,
             authorization=authorization[0] if authorization else None,
             body=None if request.method in READS else request.body,
+            client=client_of(request),
         )
 
     async def _render(

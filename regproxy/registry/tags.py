@@ -343,7 +343,7 @@ class TagService:
         if not await self._permissions.may_store(ask, wanted):
             return NoStore.PRIVATE
         try:
-            await self._store.put(wanted.digest, body)
+            await self._store.put(wanted.digest, body, ask.client)
         except (OSError, StoreError) as error:
             self._log.error("The store takes no manifest: {reason}", reason=str(error))
             return NoStore.DISK

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from regproxy.interfaces import NO_PATIENCE, IUpstream
-from regproxy.oci.names import Host, Repository
+from regproxy.oci.names import Digest, Host, Repository
 from regproxy.store.errors import IndexFailed
 from regproxy.store.index import Index
 from regproxy.upstream.body import discard
@@ -70,6 +70,10 @@ class Visibility:
     def was_public(self, host: Host, repository: Repository) -> bool:
         """The same when upstream cannot be asked: longer ago is good enough then."""
         return self._seen_within(host, repository, self._offline)
+
+    def was_adopted(self, host: Host, repository: Repository, digest: Digest) -> bool:
+        """Whether the operator put *digest* into *repository*, and not longer ago than that."""
+        return self._is_within(self._index.adopted_at(host, repository, digest), self._offline)
 
     def seen(self, host: Host, repository: Repository, *, public: bool) -> None:
         """Upstream served *repository* to nobody in particular, or refused to."""
@@ -130,9 +134,11 @@ class Visibility:
             self._found.popitem(last=False)
 
     def _seen_within(self, host: Host, repository: Repository, lifetime: float) -> bool:
-        seen_at = self._index.public_at(host, repository)
+        return self._is_within(self._index.public_at(host, repository), lifetime)
+
+    def _is_within(self, when: float | None, lifetime: float) -> bool:
         # A time in the future is one before the clock was set back.
-        return seen_at is not None and 0 <= self._now() - seen_at < lifetime
+        return when is not None and 0 <= self._now() - when < lifetime
 
     def _failed(self, failure: Failure, host: Host, repository: Repository) -> None:
         # That is an answer, too: not for anybody, or not now.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from unittest.mock import patch
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.python.failure import Failure
 
 from regproxy.oci.names import Digest
@@ -353,3 +353,14 @@ class ManifestTests(FrontTestCase):
         self.assertEqual(answer.body, content)
         self.assertIn("manifest-too-large", answer["Cache-Status"] or "")
         self.assertFalse(self.stored(content))
+
+
+class BroughtByTests(FrontTestCase):
+    def test_address(self) -> None:
+        """It is kept for whom content was first stored."""
+        target = self.upstream.serve_blob(OPEN, "some/app", b"content")
+        self.get(OPEN, target)
+        found = ensureDeferred(self.index.catalog.blob(Digest.of(b"content")))
+        record = self.successResultOf(found)
+        assert record is not None
+        self.assertEqual(record.brought_by, "192.0.2.1")

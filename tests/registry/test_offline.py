@@ -6,10 +6,11 @@ import errno
 import json
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 
 from regproxy.config.model import Access
-from regproxy.oci.names import Digest, Host
+from regproxy.oci.media_types import DEFAULT_ACCEPT, normalise_accept
+from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.store.fill import Fill
 from regproxy.upstream.errors import UpstreamUnreachable
 from tests.support.front import OPEN, Client, FrontTestCase
@@ -112,6 +113,62 @@ class UpstreamGoneTests(OfflineTestCase):
         self.assertEqual(self.get(OPEN, "/other").status, 502)
 
 
+class AdoptedTests(OfflineTestCase):
+    """The operator has put an image into a repository that is not known to be public."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        manifest = Digest.of(MANIFEST)
+        content = {manifest: OCI, Digest.of(BLOB): "application/octet-stream"}
+        for each in MANIFEST, BLOB:
+            self.successResultOf(ensureDeferred(self.store.put(Digest.of(each), each)))
+        tagged = Tag("latest"), normalise_accept([DEFAULT_ACCEPT.encode()]), manifest
+        host, repository = Host.parse(OPEN), Repository("some/app")
+        self.successResultOf(
+            self.index.catalog.adopt(host, repository, content, tagged, self.now())
+        )
+        self.upstream.on("GET", f"{OPEN}/v2/", Reply(200))
+
+    def test_without_upstream(self) -> None:
+        """Whoever asks, and from the first question on."""
+        self.lose_upstream()
+        for login in None, ALICE:
+            self.assertEqual(self.pull(login), [200, 200, 200, 200])
+        answer = self.get(OPEN, self.tag, Accept=OCI)
+        self.assertEqual(answer.body, MANIFEST)
+        self.assertIn("299", answer["Warning"] or "")
+
+    def test_not_for_ever(self) -> None:
+        self.lose_upstream()
+        self.clock.advance(7 * 24 * 3600 - 1)
+        self.assertEqual(self.pull(), [200, 200, 200, 200])
+        self.clock.advance(2)
+        self.assertEqual(self.pull(), [200, 502, 503, 503])
+
+    def test_with_upstream(self) -> None:
+        """Its word counts: nothing is opened that it keeps closed."""
+        for target in self.tag, self.manifest, self.blob:
+            for method in "GET", "HEAD":
+                self.upstream.on(method, OPEN + target, Reply(401))
+        self.assertEqual(self.pull(), [200, 401, 401, 401])
+
+    def test_the_rest_of_the_repository(self) -> None:
+        """What a client with a login has brought of it is no more open than before."""
+        target = self.upstream.serve_blob(OPEN, "some/app", b"private")
+        self.assertEqual(self.get(OPEN, target, ALICE).status, 200)
+        self.lose_upstream()
+        for method in "GET", "HEAD":
+            self.upstream.on(method, OPEN + target, UpstreamUnreachable("gone"))
+        self.assertEqual(self.get(OPEN, target).status, 503)
+        self.assertEqual(self.get(OPEN, self.blob).status, 200)
+
+    def test_of_another_repository(self) -> None:
+        self.lose_upstream()
+        target = f"/v2/other/app/blobs/{Digest.of(BLOB)}"
+        self.upstream.on("HEAD", OPEN + target, UpstreamUnreachable("gone"))
+        self.assertEqual(self.get(OPEN, target).status, 503)
+
+
 class DiskTests(OfflineTestCase):
     """The disk does not take a manifest that came without its digest."""
 
@@ -122,7 +179,7 @@ class DiskTests(OfflineTestCase):
         self.assertEqual((answer.status, answer.body, answer.whole), (200, MANIFEST, True))
         self.assertIn("disk-error", answer["Cache-Status"] or "")
 
-    async def full(self, digest: Digest, size: int | None) -> Fill:
+    async def full(self, *_: object) -> Fill:
         raise OSError(errno.ENOSPC, "no space left on device")
 
 
