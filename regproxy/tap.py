@@ -366,6 +366,7 @@ class ProxyService(MultiService):
         self._foundation = foundation
         self._path = path
         foundation.parts.reload = self.reload
+        foundation.parts.images.follow(config, self.house.prefetch)
         foundation.parts.readiness.down = self._down
 
     def startService(self) -> None:
@@ -420,6 +421,7 @@ class ProxyService(MultiService):
         self._foundation.housekeeping.follow(config.cache)
         self._foundation.traffic.follow(config)
         self._foundation.parts.overview.follow(config)
+        self._foundation.parts.images.follow(config, self.house.prefetch)
         replaced.upstream.close()
         self._look_for_loops()
         self._log.info("The configuration was reloaded")

@@ -64,6 +64,7 @@ from regproxy.registry.content import ContentService
 from regproxy.registry.grants import Grants
 from regproxy.registry.guests import Guests, OpenUpstream
 from regproxy.registry.permissions import Permissions
+from regproxy.registry.prefetch import Prefetch
 from regproxy.registry.resource import RegistryResource
 from regproxy.registry.service import RegistryService
 from regproxy.registry.tags import TagService
@@ -198,6 +199,7 @@ class House:
         names: the name server.
         resolver: what the way out has to look names up with.
         own: where this proxy itself is.
+        prefetch: fetches images that no client has asked for.
     """
 
     config: Config
@@ -206,6 +208,7 @@ class House:
     names: NameService
     resolver: IHostnameResolver
     own: LeadsBack
+    prefetch: Prefetch
 
     @classmethod
     def build(cls, foundation: Foundation, config: Config) -> House:
@@ -258,7 +261,8 @@ class House:
             time.time,
         )
         registries = RegistryResource(service, config, reactor)
-        mirrored = RegistryResource(Guests(service), config, reactor, MirrorDoor(config))
+        guests = Guests(service)
+        mirrored = RegistryResource(guests, config, reactor, MirrorDoor(config))
         pages = partial(
             ManagementSite, foundation.authority.certificate_pem, _facts(foundation, config)
         )
@@ -330,7 +334,8 @@ class House:
             int(config.dns.ttl),
             _name_servers(reactor, config.dns.forward_to),
         )
-        return cls(config, upstream, ways, names, resolver, own)
+        prefetch = Prefetch(guests, config, foundation.store)
+        return cls(config, upstream, ways, names, resolver, own, prefetch)
 
 
 def _count(traffic: Traffic, events: Events, record: AccessRecord) -> None:
@@ -376,7 +381,7 @@ def _management(
     workers = ThreadWorkers(reactor, foundation.disk_pool)
     guard = Guard(config.management, workers, reactor, parts.bad_logins)
     tree = pages(_metrics(foundation))
-    tree.putChild(b"api", ApiResource(parts.proxy.operations(), guard))
+    tree.putChild(b"api", ApiResource(parts.operations(), guard))
     tree.putChild(b"readyz", ReadyResource(parts.readiness))
     return tree
 

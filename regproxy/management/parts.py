@@ -9,16 +9,22 @@ from twisted.internet.interfaces import IReactorTime
 
 from regproxy.config.model import Config
 from regproxy.management.api import NotReloaded, Proxy, Reloaded
+from regproxy.management.blobs import Blobs
+from regproxy.management.blobs_api import BlobOperations
 from regproxy.management.events import Events
 from regproxy.management.fills import Fills
 from regproxy.management.history import History
+from regproxy.management.images import Images
+from regproxy.management.images_api import ImageOperations
 from regproxy.management.jobs import Jobs
+from regproxy.management.operations import AnyOperation
 from regproxy.management.overview import Overview, Rooms
 from regproxy.management.readiness import Readiness
 from regproxy.management.stream import Broadcast
 from regproxy.management.upkeep import Upkeep
 from regproxy.policy.visitors import BadLogins
 from regproxy.store.disk import BlobDirectory, Workers
+from regproxy.store.removal import Removal
 
 
 def _nobody() -> Reloaded:
@@ -40,6 +46,8 @@ class Parts:
     jobs: Jobs
     broadcast: Broadcast
     upkeep: Upkeep
+    images: Images
+    blobs: Blobs
     readiness: Readiness
     bad_logins: BadLogins
     reload: Callable[[], Reloaded] = _nobody
@@ -60,6 +68,8 @@ class Parts:
         overview = Overview(rooms, config, clock, now)
         fills = Fills(rooms.store, clock, now)
         jobs = Jobs(now)
+        index = rooms.store.index
+        removal = Removal(directory, index.inventory, workers)
         return cls(
             overview=overview,
             events=events,
@@ -68,6 +78,8 @@ class Parts:
             jobs=jobs,
             broadcast=Broadcast(overview, events, fills, jobs, clock),
             upkeep=Upkeep(jobs, rooms.store, rooms.housekeeping, now),
+            images=Images(index, rooms.housekeeping.cataloguing, removal, jobs, now),
+            blobs=Blobs(rooms.store, removal),
             readiness=Readiness(directory, workers, clock),
             bad_logins=BadLogins(),
         )
@@ -77,6 +89,14 @@ class Parts:
         self.readiness.draining = True
         self.broadcast.close()
         self.jobs.stop()
+
+    def operations(self) -> tuple[AnyOperation, ...]:
+        """The rows of all of them."""
+        return (
+            *self.proxy.operations(),
+            *ImageOperations(self.images).operations(),
+            *BlobOperations(self.blobs).operations(),
+        )
 
     @property
     def proxy(self) -> Proxy:

@@ -311,10 +311,10 @@ class ImageValue:
         digest: of its manifest or index.
         media_type: of its manifest or index.
         bytes: of what is stored of it.
-        complete: whether all of it is stored.
+        complete: whether it can be used as it is; of an index, the platforms that are stored.
         pinned: whether it is kept from being evicted.
         last_used: when a client last asked for it.
-        checked_at: when upstream last said that the tag names this.
+        checked_at: when upstream last said that the tag names this; without a tag, when it came.
         stored_at: when its manifest came.
         brought_by: the address of the client that it was first fetched for, if that is known.
     """
@@ -400,7 +400,7 @@ class BlobValue:
         bytes: its size.
         stored_at: when it came.
         last_used: when a client last asked for it.
-        verified_at: when it was last read and found right.
+        verified_at: when it was last read and found right; null when it never was.
         pinned: whether it is kept from being evicted.
         brought_by: the address of the client that it was first fetched for, if that is known.
     """
@@ -409,9 +409,24 @@ class BlobValue:
     bytes: int
     stored_at: datetime
     last_used: datetime
-    verified_at: datetime
+    verified_at: datetime | None
     pinned: bool
     brought_by: str | None
+
+
+@frozen
+class Purged:
+    """What a purge removed.
+
+    Attributes:
+        images: how many there are no more.
+        blobs: how many blobs and manifests nothing else needed.
+        bytes: of those.
+    """
+
+    images: int
+    blobs: int
+    bytes: int
 
 
 class JobKind(StrEnum):

@@ -9,12 +9,11 @@ is refused, as clients do (GHSA-mc8v-mgrf-8f4m).
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
 from typing import Any, Final
 
 from attrs import frozen
 
-from regproxy.oci.errors import BlobDigestInvalid, RegistryError, shown
+from regproxy.oci.errors import BadRequest, BlobDigestInvalid, shown
 from regproxy.oci.media_types import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from regproxy.oci.names import Digest
 
@@ -36,21 +35,17 @@ _FOREIGN: Final = (
 )
 
 
-class ManifestInvalid(RegistryError):
+class ManifestInvalid(BadRequest):
     """Content is no manifest that an image could be read from."""
 
-    status = HTTPStatus.BAD_REQUEST
     code = "MANIFEST_INVALID"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"not a manifest of an image: {reason}")
 
 
-class PlatformInvalid(RegistryError):
+class PlatformInvalid(BadRequest):
     """A text names no platform."""
-
-    status = HTTPStatus.BAD_REQUEST
-    code = "UNSUPPORTED"
 
     def __init__(self, text: str) -> None:
         super().__init__(f"invalid platform {shown(text)}: give it as linux/amd64, or linux/arm/v7")
@@ -135,6 +130,10 @@ class ImageManifest:
         """The configuration and the layers, each once."""
         return _unique(self.layers if self.config is None else (self.config, *self.layers))
 
+    def is_of(self, media_type: str) -> bool:
+        """Whether it may be served under *media_type*."""
+        return media_type in _MANIFESTS and self.media_type in (None, media_type)
+
 
 @frozen
 class ImageIndex:
@@ -156,6 +155,10 @@ class ImageIndex:
     def blobs(self) -> tuple[Part, ...]:
         """What else it names, each once."""
         return _unique(tuple(part for part in self.children if not part.is_manifest))
+
+    def is_of(self, media_type: str) -> bool:
+        """Whether it may be served under *media_type*."""
+        return media_type in _INDICES and self.media_type in (None, media_type)
 
 
 Manifest = ImageManifest | ImageIndex

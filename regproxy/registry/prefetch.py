@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
@@ -27,7 +27,7 @@ from regproxy.interfaces import IBlob
 from regproxy.oci.errors import RegistryError
 from regproxy.oci.manifests import ImageIndex, Manifest, Part, Platform, parse_manifest
 from regproxy.oci.media_types import DEFAULT_ACCEPT
-from regproxy.oci.names import Host, Reference, Repository
+from regproxy.oci.names import Digest, Host, Reference, Repository
 from regproxy.oci.references import ImageName
 from regproxy.oci.routes import BlobRoute, ManifestRoute, Route, blob_target, manifest_target
 from regproxy.policy.caching import NoStore
@@ -41,8 +41,9 @@ from regproxy.upstream.errors import UpstreamError
 #: Questions that are under way at a time, of all images together: about as many as one containerd
 #: has, which fetches three layers at a time for each of the images that a node begins with.
 CONCURRENCY: Final = 6
-# How deep indices of indices are followed.
+# How deep indices of indices are followed, and to how many manifests and blobs.
 _DEPTH: Final = 4
+_MOST: Final = 10_000
 _AGENT: Final = f"regproxy/{__version__}"
 
 
@@ -65,6 +66,7 @@ class _Order:
     """What is fetched, but for the digest.
 
     Attributes:
+        seen: what has been begun.
         cancelled: nothing more is to be begun.
     """
 
@@ -72,6 +74,7 @@ class _Order:
     repository: Repository
     platforms: Sequence[Platform] | None
     meter: Meter
+    seen: set[Digest] = field(factory=set)
     cancelled: bool = False
 
 
@@ -130,10 +133,16 @@ class Prefetch:
                 finally:
                     blob.close()
             manifests, blobs = _chosen(parse_manifest(content), order.platforms)
-        if manifests and not depth:
-            raise Unfetched(f"manifest {reference}: its indices are too deep")
+        # What several platforms have in common is fetched once.
+        manifests, blobs = (
+            [part for part in parts if part.digest not in order.seen]
+            for parts in (manifests, blobs)
+        )
         for part in (*manifests, *blobs):
+            order.seen.add(part.digest)
             order.meter.expect(part.size)
+        if (manifests and not depth) or len(order.seen) > _MOST:
+            raise Unfetched(f"manifest {reference}: there is too much below it")
         works = [
             self._fetch_manifest(order, each.digest, depth - 1, each.size) for each in manifests
         ]

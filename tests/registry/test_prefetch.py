@@ -221,7 +221,35 @@ class PlatformTests(PrefetchTestCase):
             index = entry
         self.successResultOf(self.fetch("deep-2"))
         self.assertTrue(self.stored(self.arm64.manifest.content))
-        self.assertIn("too deep", self.reason(self.fetch("deep-3")))
+        self.assertIn("too much below it", self.reason(self.fetch("deep-3")))
+
+    def test_shared_layers(self) -> None:
+        """They count once."""
+        config = Content("a/b", b"another configuration")
+        layer = self.amd64.blobs[1]
+        manifest = images.manifest(images.DOCKER_MANIFEST, [config, layer])
+        other = Image(manifest, (config, layer), ("linux", "arm"))
+        both = images.index(self.amd64, other)
+        self.serve(both)
+        self.successResultOf(self.fetch())
+        contents = [both.manifest, self.amd64.manifest, manifest, *self.amd64.blobs, config]
+        self.check_here(*contents)
+        self.assertEqual((self.meter.expected, self.meter.here), (sizes(*contents),) * 2)
+
+    def test_without_end(self) -> None:
+        """Few indices that name each other have a tree of many thousands."""
+        level = [Image(self.both.manifest, (), ("linux", f"{number}")) for number in range(2)]
+        for _ in range(3):
+            made = [
+                images.index(*(Image(each.manifest, (), ("a", f"{n}-{m}")) for m in range(9)))
+                for n, each in enumerate(level)
+            ]
+            for each in made:
+                self.serve(Index(each.manifest, ()))
+            level = [Image(each.manifest, ()) for each in made]
+        self.upstream.questions()
+        self.successResultOf(self.fetch(made[0].digest))
+        self.assertLess(len(self.upstream.questions()), 20)
 
 
 class FailureTests(PrefetchTestCase):
