@@ -10,26 +10,25 @@ from typing import Annotated, Final
 from attrs import frozen
 
 from regproxy.management.blobs import Blobs, Pinned, UnknownBlob
-from regproxy.management.bounds import Length
+from regproxy.management.bounds import Pattern
 from regproxy.management.operations import AnyOperation, Media, Operation, Paged
 from regproxy.management.values import BlobValue, Page
-from regproxy.oci.errors import BadRequest
 from regproxy.store.errors import DigestMismatch, SizeMismatch, StoreError
 from regproxy.store.store import StoredBlob
-from regproxy.web.request_body import BodyBroken, RequestBody
+from regproxy.web.request_body import RequestBody
 from regproxy.web.sender import send
 from regproxy.web.site import StrictRequest
 
+#: A digest that can be verified (OCI image specification, "Registered algorithms").
+DigestText = Annotated[
+    str, Pattern("a sha256 or sha512 digest", "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+]
+
 _OCTETS: Final = Media("application/octet-stream")
-_BLOB: Final[Mapping[type[Exception], HTTPStatus]] = {
-    BadRequest: HTTPStatus.BAD_REQUEST,
-    UnknownBlob: HTTPStatus.NOT_FOUND,
-}
+_BLOB: Final[Mapping[type[Exception], HTTPStatus]] = {UnknownBlob: HTTPStatus.NOT_FOUND}
 _TAKEN: Final[Mapping[type[Exception], HTTPStatus]] = {
-    BadRequest: HTTPStatus.BAD_REQUEST,
-    BodyBroken: HTTPStatus.BAD_REQUEST,
-    DigestMismatch: HTTPStatus.BAD_REQUEST,
-    SizeMismatch: HTTPStatus.BAD_REQUEST,
+    DigestMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
+    SizeMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     StoreError: HTTPStatus.INSUFFICIENT_STORAGE,
     OSError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
@@ -43,7 +42,7 @@ class OneBlob:
         digest: as in ``sha256:...``.
     """
 
-    digest: Annotated[str, Length(1, 256)]
+    digest: DigestText
 
 
 @frozen

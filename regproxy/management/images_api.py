@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from attrs import frozen
 
 from regproxy.management.adoption import Unadoptable
+from regproxy.management.blobs_api import DigestText
 from regproxy.management.bounds import Between, Count, Length
 from regproxy.management.images import Images, UnknownImage
 from regproxy.management.jobs import TooManyJobs
@@ -34,11 +35,11 @@ _Cursor = Annotated[str, Length(1, 1024)]
 _Registry = Annotated[str, Length(1, 300)]
 _Repository = Annotated[str, Length(1, 600)]
 _Reference = Annotated[str, Length(1, 800)]
-_Digest = Annotated[str, Length(1, 256)]
+
 _MediaType = Annotated[str, Length(1, 255)]
 _Search = Annotated[str, Length(1, 255)]
 
-_NAMES: Final[Mapping[type[Exception], HTTPStatus]] = {BadRequest: HTTPStatus.BAD_REQUEST}
+_NAMES: Final[Mapping[type[Exception], HTTPStatus]] = {BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY}
 _IMAGE: Final[Mapping[type[Exception], HTTPStatus]] = {**_NAMES, UnknownImage: HTTPStatus.NOT_FOUND}
 
 
@@ -115,7 +116,7 @@ class Adoption:
         media_type: of it.
     """
 
-    digest: _Digest
+    digest: DigestText
     media_type: _MediaType
 
 
@@ -274,7 +275,7 @@ class ImageOperations:
                 parameters=Nothing,
                 body=Purge,
                 answer=Purged,
-                errors={**_IMAGE, PurgesAll: HTTPStatus.BAD_REQUEST},
+                errors={**_IMAGE, PurgesAll: HTTPStatus.UNPROCESSABLE_ENTITY},
                 changes=True,
             ),
             Operation(

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import bcrypt
 from twisted.internet.address import IPv4Address
@@ -25,10 +25,12 @@ from regproxy.management.resource import ApiResource
 from regproxy.management.tally import Traffic
 from regproxy.management.values import CAValue
 from regproxy.registry.backoff import BackOff
+from regproxy.registry.prefetch import Prefetch
 from regproxy.store.housekeeping import Housekeeping
 from regproxy.upstream.ledger import Ledger
 from regproxy.upstream.rate_limits import RateLimits
 from tests.support.caches import CacheCase
+from tests.support.prefetching import FakePrefetch
 from tests.support.sites import House, Response, responses
 from tests.support.streams import MemoryStream
 
@@ -97,6 +99,8 @@ class PartsCase(CacheCase):
             self.clock,
             lambda: self.time,
         )
+        self.prefetch = FakePrefetch()
+        self.parts.images.follow(self.config, cast(Prefetch, self.prefetch))
 
 
 class ApiCase(PartsCase):
@@ -125,7 +129,7 @@ class ApiCase(PartsCase):
 
         guard = Guard(section, self.workers, self.clock, self.parts.bad_logins, read)
         root = Resource()
-        root.putChild(b"api", ApiResource(self.parts.proxy.operations(), guard))
+        root.putChild(b"api", ApiResource(self.parts.operations(), guard))
         self.house.site.resource = root
 
     def send(

@@ -93,8 +93,10 @@ def responses(data: bytes, *methods: str) -> list[Response]:
         status, *lines = head.decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
         method = waiting.pop(0) if waiting else "GET"
-        length = 0 if method == "HEAD" else int(headers["content-length"])
-        found.append(Response(int(status.split()[1]), headers, data[:length]))
+        code = int(status.split()[1])
+        # What has no body has no length of one (RFC 9110 section 8.6).
+        length = 0 if method == "HEAD" or code == 204 else int(headers["content-length"])
+        found.append(Response(code, headers, data[:length]))
         data = data[length:]
     return found
 

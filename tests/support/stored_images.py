@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.store.index import TagEntry, TagKey
@@ -89,3 +91,25 @@ class ImageCase(CacheCase):
         else:
             self.keep(what.manifest, repository)
         self.tag(what.manifest, tag, repository)
+
+    def pretend(self, count: int) -> list[str]:
+        """Have so many images in the index, and no files of them; their references, in order."""
+        rows = []
+        for number in range(count):
+            repository = f"team-{number % 100:02}/app"
+            rows.append((str(HOST), repository, f"1.{number:05}", str(Digest.of(b"%d" % number))))
+        with closing(sqlite3.connect(self.root / "index.sqlite3")) as index, index:
+            index.executemany(
+                "INSERT INTO content (digest, size, stored_at, last_access) VALUES (?, ?, 1.0, ?)",
+                ((row[3], number, float(number)) for number, row in enumerate(rows)),
+            )
+            index.executemany(
+                "INSERT INTO tag VALUES (?1, ?2, ?3, '', ?4, 'a/b', 1.0, 1.0)",
+                rows,
+            )
+            index.execute("DELETE FROM pending")
+            index.execute(
+                "UPDATE image SET (shown, bytes, last_used) = (SELECT 1, size, last_access"
+                " FROM content WHERE content.digest = image.digest)"
+            )
+        return sorted(f"{host}/{repository}:{tag}" for host, repository, tag, _ in rows)
