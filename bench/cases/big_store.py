@@ -133,6 +133,12 @@ def make(cache: Path, blobs: int) -> None:
         connection.execute("PRAGMA cache_size = -4000000")
         while batch := list(islice(files, _ROWS)):
             _insert(connection, batch, in_use(blobs))
+        # As if each had been looked into: it is no manifest, and its tag an image all the same.
+        connection.execute("DELETE FROM pending")
+        connection.execute(
+            "UPDATE image SET (shown, bytes, last_used) = (SELECT TRUE, size, last_access"
+            " FROM content WHERE content.digest = image.digest) WHERE tag != ''"
+        )
 
 
 def in_use(blobs: int) -> int:

@@ -37,11 +37,13 @@ class ApiTests(EndToEndTestCase):
         self.proxy = Proxy(
             directory,
             {
+                # What is to be fetched, of whatever name, is fetched nowhere.
+                "interception": {"hosts": []},
                 "management": {
                     "listen": [f"tcp:{self.port}:interface={ADDRESS}"],
                     "token_file": "token",
                     "htpasswd_file": "users",
-                }
+                },
             },
         )
         self.addCleanup(self.proxy.process.stop)

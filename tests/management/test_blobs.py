@@ -229,15 +229,8 @@ class PaceTests(BlobsCase):
 
     def test_client_waits(self) -> None:
         content = bytes(HIGH + 1)
-        transport = StringTransport()
-        body = RequestBody(
-            len(content) + 1,
-            transport,
-            Clock(),
-            60.0,
-            lambda: None,
-            lambda: None,  # type: ignore[arg-type]
-        )
+        transport: Any = StringTransport()
+        body = RequestBody(len(content) + 1, transport, Clock(), 60.0, lambda: None, lambda: None)
         taking = ensureDeferred(self.part.take(str(Digest.of(content + b"x")), body))
         self.later.all()
         body.received(content[:10])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -230,15 +231,16 @@ class RecordTests(ImageCase):
                 if after is None:
                     break
             self.assertEqual(found, expected)
-        for filters, some in (
+        cases: list[tuple[dict[str, Any], list[RepositoryRecord]]] = [
             ({"host": HOST}, expected),
             ({"host": FAR}, []),
             ({"search": "OTH"}, expected[1:]),
             ({"search": "test/some", "host": HOST}, expected),
-        ):
+        ]
+        for filters, some in cases:
             for scan in 1, 1000:
                 self.patch(catalog_module, "SCAN", scan)
-                page, _ = self.finish(self.catalog.repositories(None, 5, **filters))  # type: ignore[arg-type]
+                page, _ = self.finish(self.catalog.repositories(None, 5, **filters))
                 self.assertEqual(page, some)
 
     def test_blobs(self) -> None:

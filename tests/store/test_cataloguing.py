@@ -49,7 +49,7 @@ class CataloguingCase(ImageCase):
             rows = index.execute(
                 "SELECT repository, tag, digest, bytes, complete FROM image WHERE shown"
             )
-            return {Row(*row[:4], bool(row[4])) for row in rows}
+            return {Row(each[0], each[1], each[2], each[3], bool(each[4])) for each in rows}
 
     def pinned(self) -> set[str]:
         """The digests that are."""

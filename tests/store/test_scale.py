@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Coroutine
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
@@ -145,20 +146,18 @@ class StatementTests(ScaleCase):
     def lists(self) -> list[Callable[[], object]]:
         """The lists of images, for which the rows of some thousand are looked at."""
         repository, catalog = self.repository(50), self.index.catalog
-        filters: list[dict[str, Any]] = [
+        kinds: list[dict[str, Any]] = [
             {},
             {"host": HOST},
             {"host": HOST, "repository": repository},
             {"search": "application"},
             {"tagged": True},
         ]
-        return [
-            lambda order=order, given=given: ensureDeferred(
-                catalog.images(order, self.key(order), 100, **given)
-            )
-            for order in Order
-            for given in filters
-        ]
+
+        def page(order: Order, kind: dict[str, Any]) -> None:
+            self.finish(catalog.images(order, self.key(order), 100, **kind))
+
+        return [partial(page, order, kind) for order in Order for kind in kinds]
 
     def key(self, order: Order) -> Key:
         """Of an image in the middle."""

@@ -31,7 +31,7 @@ def _image(*layers: int) -> Image:
 
 IMAGES = [_image(0), _image(0, 1), _image(1, 2)]
 INDICES = [images.index(*IMAGES[:2]), images.index(*IMAGES[1:])]
-MANIFESTS = [each.manifest for each in (*IMAGES, *INDICES)]
+MANIFESTS = [*(each.manifest for each in IMAGES), *(each.manifest for each in INDICES)]
 #: What each manifest names.
 NAMED = {each.digest: list(each.blobs) for each in IMAGES} | {
     each.digest: [image.manifest for image in each.images] for each in INDICES
