@@ -101,6 +101,7 @@ class Images:
         now: Callable[[], float],
     ) -> None:
         self._catalog = index.catalog
+        self._curation = index.curation
         self._cataloguing = cataloguing
         self._removal = removal
         self._jobs = jobs
@@ -219,9 +220,11 @@ class Images:
             BadRequest: *reference* names none.
         """
         name = ImageName.parse(reference)
+        if pinned:
+            await self._known(name)
         place = name.host, name.repository, name.reference
-        if not await self._catalog.pin(*place, pinned):
-            raise UnknownImage(reference)
+        if not await self._curation.pin(*place, pinned):
+            raise UnknownImage(str(name))
         await self._catch_up()
 
     async def purge(self, reference: str) -> Purged:
@@ -309,7 +312,7 @@ class Images:
         tagged = None
         if name.tag is not None:
             tagged = name.tag, normalise_accept([DEFAULT_ACCEPT.encode()]), root
-        await self._catalog.adopt(name.host, name.repository, content, tagged, self._now())
+        await self._curation.adopt(name.host, name.repository, content, tagged, self._now())
         return _image_value(await self._known(name))
 
     # What these have in common.
@@ -338,7 +341,7 @@ class Images:
             # All of it: what has not been read yet may need something.
             while await self._cataloguing.step():
                 pass
-            records = await self._catalog.release(name.host, name.repository, name.reference)
+            records = await self._curation.release(name.host, name.repository, name.reference)
             if records is None:
                 raise UnknownImage(str(name))
             removed = await self._removal.remove(records)

@@ -180,6 +180,10 @@ class Prefetch:
                 if isinstance(answer.status.detail, NoStore):
                     blob.close()
                     raise Unfetched(f"it is not stored: {answer.status.detail}")
+                if answer.warning is not None:
+                    # Something is here, and nobody knows whether it is what is asked for.
+                    blob.close()
+                    raise Unfetched(answer.warning)
                 return blob
             case Relayed(response):
                 drop(answer)

@@ -24,6 +24,7 @@ from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.policy.integrity import ContentRecord
 from regproxy.store.catalog import Catalog
 from regproxy.store.cataloguing import Cataloguing
+from regproxy.store.curation import Curation
 from regproxy.store.database import Database
 from regproxy.store.disk import BlobDirectory, Workers
 from regproxy.store.inventory import COLUMNS, KEYS, Inventory, Key, columns_of, record_of
@@ -83,6 +84,7 @@ class Index:
     Attributes:
         inventory: all that is in it.
         catalog: the images in it.
+        curation: what the operator does with them.
     """
 
     def __init__(self, path: Path, workers: Workers, now: Callable[[], float] = time.time) -> None:
@@ -92,6 +94,7 @@ class Index:
         self._used: LastUses[tuple[str, Key]] = LastUses(now)
         self.inventory = Inventory(self._database)
         self.catalog = Catalog(self._database)
+        self.curation = Curation(self._database)
 
     def open(self) -> None:
         """Open the database, which must not be held across a fork.

@@ -280,6 +280,16 @@ class PinTests(ImagesCase):
     def test_unknown(self) -> None:
         for pinned in True, False:
             self.fails(self.part.pin(reference("latest"), pinned), UnknownImage)
+        # Its tag is known, and nothing of it is here.
+        self.tag(make.image(1, 10).manifest, "latest")
+        self.fails(self.part.pin(reference("latest"), True), UnknownImage)
+
+    def test_unpin_what_has_left(self) -> None:
+        self.pull(make.image(1, 10))
+        self.finish(self.part.pin(reference("latest"), True))
+        self.index.drop_tag(HOST, APP, Tag("latest"))
+        self.finish(self.part.pin(reference("latest"), False))
+        self.fails(self.part.pin(reference("latest"), False), UnknownImage)
 
     def test_not_forgotten(self) -> None:
         """Neither is what is known of it, however long nobody asks for it."""

@@ -129,7 +129,7 @@ class ManyTests(ImagesApiCase):
     def test_purge(self) -> None:
         for tag in "1", "2", "3":
             self.pull(make.image(1, 10), tag)
-        self.successResultOf(self.catalog.pin(HOST, APP, Tag("2"), True))
+        self.successResultOf(self.curation.pin(HOST, APP, Tag("2"), True))
         self.time += 100.0
         answer = self.ask_json("POST", "/purge", {"unused_for": 100, "registry": str(HOST)})
         self.assertEqual(answer.json["images"], 0)

@@ -125,7 +125,7 @@ class AdoptedTests(OfflineTestCase):
         tagged = Tag("latest"), normalise_accept([DEFAULT_ACCEPT.encode()]), manifest
         host, repository = Host.parse(OPEN), Repository("some/app")
         self.successResultOf(
-            self.index.catalog.adopt(host, repository, content, tagged, self.now())
+            self.index.curation.adopt(host, repository, content, tagged, self.now())
         )
         self.upstream.on("GET", f"{OPEN}/v2/", Reply(200))
 

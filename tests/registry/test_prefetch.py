@@ -274,6 +274,16 @@ class FailureTests(PrefetchTestCase):
         self.upstream.on("GET", f"{OPEN}/v2/some/app/manifests/latest", UpstreamUnreachable("gone"))
         self.assertEqual(self.reason(self.fetch()), "manifest latest: gone")
 
+    def test_unreachable_though_it_is_here(self) -> None:
+        """What the tag points to by now is not known."""
+        self.successResultOf(self.fetch())
+        for method in "GET", "HEAD":
+            url = f"{OPEN}/v2/some/app/manifests/latest"
+            self.upstream.on(method, url, UpstreamUnreachable("gone"))
+        self.assertEqual(
+            self.reason(self.fetch()), "manifest latest: stored answer, upstream failed: gone"
+        )
+
     def test_refused_though_it_is_here(self) -> None:
         """Of a repository that is somebody's own."""
         self.get(OPEN, "/v2/some/app/manifests/latest", "Bearer alice")

@@ -248,7 +248,7 @@ class PinTests(CataloguingCase):
     def pin(self, *references: str, pinned: bool = True) -> None:  # type: ignore[override]
         for text in references:
             reference = Digest.parse(text) if ":" in text else Tag(text)
-            self.catalog.pin(HOST, APP, reference, pinned)
+            self.curation.pin(HOST, APP, reference, pinned)
 
     def all_of(self, image: Image) -> set[str]:
         return {image.digest, *(blob.digest for blob in image.blobs)}
@@ -362,10 +362,10 @@ class WhateverHappensTests(CataloguingCase):
                     self.index.drop_tag(HOST, repository, Tag(tag))
                     tags.pop(key, None)
                 case "pin":
-                    if self.successResultOf(self.catalog.pin(HOST, repository, Tag(tag), True)):
+                    if self.successResultOf(self.curation.pin(HOST, repository, Tag(tag), True)):
                         pins.add(key)
                 case "unpin":
-                    self.catalog.pin(HOST, repository, Tag(tag), False)
+                    self.curation.pin(HOST, repository, Tag(tag), False)
                     pins.discard(key)
                 case _:
                     self.finish(self.cataloguing.step())

@@ -94,7 +94,7 @@ class StatementTests(ScaleCase):
         digest, repository, tag = middle.digest, self.repository(self.COUNT // 2), Tag("tag")
         key = TagKey(HOST, repository, tag, "")
         used = Tag(f"tag{self.COUNT // 2}")
-        catalog = self.index.catalog
+        catalog, curation = self.index.catalog, self.index.curation
         cataloguing = self.index.cataloguing(self.directory, self.workers)
         entry = TagEntry(digest, TYPE, 1.0)
         index, inventory = self.index, self.inventory
@@ -125,16 +125,16 @@ class StatementTests(ScaleCase):
             lambda: inventory.verified(middle),
             lambda: index.put_membership(HOST, repository, digest, OTHER_TYPE),
             lambda: index.adopted_at(HOST, repository, digest),
-            lambda: catalog.pin(HOST, repository, used, True),
+            lambda: curation.pin(HOST, repository, used, True),
             lambda: catalog.image(HOST, repository, used),
             lambda: catalog.image(HOST, repository, digest),
             lambda: catalog.parts([digest]),
             lambda: ensureDeferred(catalog.blob(digest)),
             lambda: ensureDeferred(catalog.blobs((str(digest),), 100)),
             lambda: ensureDeferred(cataloguing.step()),
-            lambda: catalog.adopt(HOST, repository, {digest: TYPE}, (used, "", digest), at),
-            lambda: catalog.pin(HOST, repository, used, False),
-            lambda: catalog.release(HOST, repository, used),
+            lambda: curation.adopt(HOST, repository, {digest: TYPE}, (used, "", digest), at),
+            lambda: curation.pin(HOST, repository, used, False),
+            lambda: curation.release(HOST, repository, used),
             *(
                 lambda table=table: inventory.forget_useless(
                     table, ("registry", *"z" * (len(KEYS[table]) - 1)), at, at, 32

@@ -47,6 +47,7 @@ class ImageCase(CacheCase):
         """Have the store, and who keeps its catalog."""
         super().setUp()
         self.catalog = self.index.catalog
+        self.curation = self.index.curation
         self.cataloguing = self.index.cataloguing(self.directory, self.workers)
 
     def catch_up(self) -> None:
