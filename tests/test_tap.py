@@ -539,6 +539,22 @@ class RunningTests(TestCase):
         while connections["proxy"]:
             await deferLater(reactor, 0.01)
 
+    async def test_reload_of_registries(self) -> None:
+        """Images are fetched from those that there are now."""
+        service = await self.start("[interception]\nhosts = []")
+        parts = service._foundation.parts
+        section = (
+            '[registries."registry.example.test"]\n'
+            'upstream = ["https://127.0.0.1:9"]\nrelay_private = true\n'
+        )
+        for error in ("is not a registry", "refused"):
+            job = parts.images.warm(["registry.example.test/app:1"])
+            while (job := parts.jobs.get(job.id)).state is JobState.RUNNING:
+                await deferLater(reactor, 0.01)
+            self.assertIn(error, job.failures[0])
+            self.file.write_text(configuration(self.directory, section))
+            service.reload()
+
     async def test_reload_of_bounds(self) -> None:
         """The store keeps to the new ones."""
         service = await self.start("[cache]\nmax_size = '2MiB'")

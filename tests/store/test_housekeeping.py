@@ -13,8 +13,10 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.config.model import DAY, CacheSection
+from regproxy.oci.media_types import OCI_MANIFEST
 from regproxy.oci.names import Digest, Host, Repository
 from regproxy.store import disk
+from regproxy.store.catalog import Order
 from regproxy.store.disk import Workers
 from regproxy.store.errors import DiskFailed, IndexFailed
 from regproxy.store.housekeeping import (
@@ -305,6 +307,16 @@ class HousekeepingTests(HousekeepingCase):
         self.clock.advance(1.0)
         self.housekeeping.tick()
         self.assertFalse(known())
+
+    def test_catalog(self) -> None:
+        """Images are known before anybody looks."""
+        host, repository = Host("registry.example.test"), Repository("library/debian")
+        digest = self.put(b'{"layers": []}')
+        self.index.put_membership(host, repository, digest, OCI_MANIFEST)
+        self.housekeeping.tick()
+        found = self.index.catalog.images(Order.REFERENCE, None, 5)
+        ((image,), _) = self.finish(found)
+        self.assertEqual((image.repository, image.digest), (repository, digest))
 
     def test_looked_up_just_now(self) -> None:
         """The index is told before anything is forgotten."""
