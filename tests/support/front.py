@@ -41,8 +41,8 @@ from regproxy.registry.visibility import Visibility
 from regproxy.store.disk import BlobDirectory, Workers
 from regproxy.store.index import Index
 from regproxy.store.store import Store
-from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.site import Entry, Limits, StrictSite
+from tests.support.sites import KeptLog
 from tests.support.streams import MemoryStream
 from tests.support.upstream import FakeUpstream
 from tests.support.workers import Now
@@ -207,14 +207,6 @@ class _Stream(MemoryStream):
         """Clients have none."""
 
 
-class _Log(AccessLog):
-    def __init__(self) -> None:
-        self.records: list[AccessRecord] = []
-
-    def record(self, record: AccessRecord) -> None:
-        self.records.append(record)
-
-
 class FrontTestCase(SynchronousTestCase):
     """A site with a script for its upstream.
 
@@ -233,7 +225,7 @@ class FrontTestCase(SynchronousTestCase):
         self.index.open()
         self.store = Store(directory, self.index, self.disk_workers(), self.clock, self.now)
         self.grants = Grants(self.clock)
-        self.log = _Log()
+        self.log = KeptLog()
         self.start(self.config)
 
     def tearDown(self) -> None:
