@@ -2,54 +2,69 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from io import StringIO
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+import click
 
 from regproxy import __version__
 from regproxy.cli.main import main
-from regproxy.config.load import loads
+from tests.support.commands import CommandCase
+from tests.support.management_api import stats
 
 
-class MainTests(SynchronousTestCase):
+class MainTests(CommandCase):
     """main"""
 
-    def setUp(self) -> None:
-        """Catch what is printed."""
-        self.out, self.err = StringIO(), StringIO()
-        self.patch(sys, "stdout", self.out)
-        self.patch(sys, "stderr", self.err)
-
     def test_version(self) -> None:
-        """--version prints it."""
-        stop = self.assertRaises(SystemExit, main, ["--version"])
-        self.assertEqual(stop.code, 0)
-        self.assertEqual(self.out.getvalue(), f"regproxy {__version__}\n")
+        self.assertEqual(self.succeed("--version").stdout, f"regproxy {__version__}\n")
 
     def test_usage(self) -> None:
-        """No command, an unknown one, and no file are usage errors."""
-        for arguments in ([], ["x"], ["check-config"]):
-            stop = self.assertRaises(SystemExit, main, arguments)
-            self.assertEqual(stop.code, 2)
-            self.assertIn("usage: regproxy", self.err.getvalue())
+        """An unknown command or option is a usage error, and so is none."""
+        for arguments in ([], ["x"], ["--x"], ["status", "x"], ["images"]):
+            result = self.run_command(*arguments)
+            self.assertEqual(result.exit_code, 2)
+            self.assertIn("Usage: regproxy", result.stderr)
 
-    def test_good_file(self) -> None:
-        """The effective configuration is printed, and is one."""
-        path = Path(self.mktemp())
-        path.write_text("data = '/d'")
-        self.assertEqual(main(["check-config", str(path)]), 0)
-        self.assertEqual(loads(self.out.getvalue(), "f", data=None).data, Path("/d"))
-        self.assertEqual(self.err.getvalue(), "")
-
-    def test_bad_file(self) -> None:
-        """Problems go to standard error, a line each."""
-        path = Path(self.mktemp())
-        path.write_text("a = 1\nb = 2")
-        self.assertEqual(main(["check-config", str(path)]), 1)
-        self.assertEqual(self.out.getvalue(), "")
-        lines = self.err.getvalue().splitlines()
+    def test_login(self) -> None:
+        """Options and the environment say where, and who."""
+        self.api.script("GET", "stats", stats())
+        token = Path(self.mktemp())
+        token.write_text("secret\n")
+        self.succeed("--url", self.api.url, "--token-file", str(token), "status")
+        self.run_command("status", environ={"REGPROXY_TOKEN": "other"})
         self.assertEqual(
-            [line.split(": ")[:2] for line in lines], [[str(path), "a"], [str(path), "b"]]
+            [each.authorization for each in self.api.asked], ["Bearer secret", "Bearer other"]
         )
+
+    def test_bad_settings(self) -> None:
+        self.assertIn("has to be like http://", self.fail_with(1, "--url", "x", "status"))
+
+    def test_local_commands_need_no_settings(self) -> None:
+        """A broken file of settings is no matter of theirs."""
+        directory = Path(self.environ["XDG_CONFIG_HOME"], "regproxy")
+        directory.mkdir(parents=True)
+        (directory / "cli.toml").write_text("x")
+        self.succeed("hash-password", "anna", input="secret\n")
+        self.fail_with(1, "status")
+
+    def test_installed(self) -> None:
+        """The program is there, and begins fast: shells run it for each completion."""
+        program = Path(sys.executable).with_name("regproxy")
+        done = subprocess.run([program, "--version"], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (0, f"regproxy {__version__}\n"))
+        check = "import sys, regproxy.cli.main; print('twisted' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+        self.assertEqual((done.stdout, done.stderr), ("False\n", ""))
+
+    def test_help(self) -> None:
+        """Each command says in a sentence what it is for."""
+
+        def look(command: click.Command) -> None:
+            assert command.name is not None
+            self.assertTrue((command.help or "").partition("\n")[0].endswith("."), command.name)
+            for each in getattr(command, "commands", {}).values():
+                look(each)
+
+        look(main)

@@ -1,0 +1,1 @@
+"""The commands themselves: what they take, and which parts do the work."""
