@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import sleep
 from typing import Any, Final
 
+import click
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -20,7 +21,7 @@ from rich.table import Column
 
 from regproxy.cli.client import Client
 from regproxy.cli.errors import CommandFailed, plain
-from regproxy.cli.output import Output
+from regproxy.cli.output import Output, size_text
 from regproxy.cli.values import DONE, RUNNING, Job, JobImage, read
 
 #: Seconds between looks at a job.
@@ -90,7 +91,7 @@ def conclude(output: Output, job: Any) -> None:
     if failures:
         raise CommandFailed(f"{value.kind}: not all of it was done")
     if not output.json:
-        output.console.print(plain(value.message or f"{value.kind}: done"), markup=False)
+        click.echo(plain(value.message or f"{value.kind}: {_amount(value)}"))
 
 
 class _Display:
@@ -112,6 +113,10 @@ class _Display:
         self._progress.update(
             self._tasks[key], description=plain(name), completed=done, total=total
         )
+
+
+def _amount(job: Job) -> str:
+    return size_text(job.done) if job.unit == "bytes" else f"{job.done:,} items"
 
 
 def _name(image: JobImage) -> str:

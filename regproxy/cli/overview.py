@@ -101,7 +101,8 @@ def top(look: Look, before: Look | None) -> RenderableType:
 def _summary(look: Look, before: Look | None) -> Table:
     stats = look.stats
     return facts(
-        ("Requests", f"{stats.requests:,}, {_hits(stats)} hits{_rate(look, before, 'requests')}"),
+        ("Requests", f"{stats.requests:,}{_rate(look, before, 'requests')}"),
+        ("Hits", _hits(stats)),
         ("To clients", _flow(look, before, "bytes_to_clients")),
         ("From upstream", _flow(look, before, "bytes_from_upstream")),
         ("Connections", f"{stats.connections:,}"),

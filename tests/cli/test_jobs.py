@@ -130,7 +130,9 @@ class ConcludeTests(SynchronousTestCase):
         return out.getvalue(), err.getvalue()
 
     def test_done(self) -> None:
-        self.assertEqual(self.conclude(job("done")), ("verify: done\n", ""))
+        self.assertEqual(self.conclude(job("done", done=3)), ("verify: 3 items\n", ""))
+        said = self.conclude(job("done", done=2048, unit="bytes"))
+        self.assertEqual(said, ("verify: 2.0 KiB\n", ""))
         said = self.conclude(job("done", message="5 [blobs] read"))
         self.assertEqual(said, ("5 [blobs] read\n", ""))
 

@@ -90,7 +90,7 @@ class TopTests(SynchronousTestCase):
         """They are those since the look before."""
         before = self.look(10, requests=10, bytes_to_clients=0)
         lines = lines_of(top(self.look(14, requests=30, bytes_to_clients=8 << 20), before))
-        self.assertIn("Requests       30, 9 (90.0%) hits, 5.0/s", lines)
+        self.assertIn("Requests       30, 5.0/s", lines)
         self.assertIn("To clients     8.0 MiB, 2.0 MiB/s", lines)
         self.assertIn("From upstream  1.0 MiB, 0 B/s", lines)
 

@@ -63,7 +63,7 @@ class TopTests(CommandCase):
         self.api.script("GET", "stats", stats(), stats(requests=11))
         out = self.succeed("top", "--count", "2", "--text").stdout
         self.assertEqual(out.count("ghcr.io/o/a blob"), 2)
-        self.assertIn("Requests       11, 9 (90.0%) hits, ", out)
+        self.assertIn("Requests       11, ", out)
 
     def test_interrupted(self) -> None:
         """It is how it ends."""
