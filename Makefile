@@ -57,8 +57,8 @@ e2e-deps:
 	apt-get update
 	apt-get install --yes --no-install-recommends \
 	    apache2-utils ca-certificates conmon containerd crun curl dnsmasq-base dnsutils \
-	    docker-registry docker.io haproxy iproute2 iptables microsocks nginx openssl podman \
-	    prometheus python3-venv runc skopeo squid-openssl
+	    docker-registry docker.io fish haproxy iproute2 iptables microsocks nginx openssl podman \
+	    prometheus python3-venv runc skopeo squid-openssl zsh
 
 bench-deps: e2e-deps
 

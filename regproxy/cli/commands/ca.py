@@ -22,7 +22,7 @@ def ca() -> None:
 @output_option
 @pass_session
 def show(session: Session, output: Output) -> None:
-    """Show the certificate authority, its successor and its predecessors."""
+    """Show the CA, its successor and its predecessors."""
     _print(output, session.client.get("ca"))
 
 
@@ -44,7 +44,7 @@ def export(session: Session, file: BinaryIO, der: bool) -> None:
 @output_option
 @pass_session
 def announce(session: Session, output: Output) -> None:
-    """Make the next certificate authority and hand it out beside the present one.
+    """Make the next CA, and hand it out beside this one.
 
     It signs nothing before `regproxy ca rotate`. Until then all clients have to learn of it.
     """
@@ -56,7 +56,7 @@ def announce(session: Session, output: Output) -> None:
 @output_option
 @pass_session
 def rotate(session: Session, yes: bool, output: Output) -> None:
-    """Sign with the announced certificate authority from now on.
+    """Sign with the announced CA from now on.
 
     Clients that do not trust it yet can pull nothing any more.
     """

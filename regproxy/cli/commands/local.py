@@ -16,9 +16,9 @@ from regproxy.cli.passwords import htpasswd_line
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_context
 def check_config(context: click.Context, file: Path) -> None:
-    """Check a configuration file and print the effective configuration.
+    """Check a configuration file, and print it with all defaults.
 
-    Its secrets are masked. What is wrong is told line by line, each with the key.
+    Secrets are masked. What is wrong is told line by line, each with the key.
     """
     # It takes longer to import than all else together.
     from regproxy.config.load import ConfigError, effective, load
@@ -34,9 +34,9 @@ def check_config(context: click.Context, file: Path) -> None:
 @click.command("hash-password")
 @click.argument("user")
 def hash_password(user: str) -> None:
-    """Print a line for [management] htpasswd_file that lets USER in.
+    """Print a line for an htpasswd file that lets USER in.
 
-    Asks for the password; where standard input is no terminal, its first line is the password.
+    The file is htpasswd_file of [management]. Asks for the password; where standard input is no terminal, its first line is the password.
     """
     if sys.stdin.isatty():
         password: str = click.prompt(

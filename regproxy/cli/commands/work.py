@@ -85,9 +85,9 @@ def verify(session: Session, output: Output) -> None:
 @output_option
 @pass_session
 def gc(session: Session, output: Output) -> None:
-    """Evict now what is to be evicted, and remove what nothing leads to.
+    """Forget what nobody needs, and evict what is too much.
 
-    Ctrl-C cancels it.
+    Files and index are brought together on the way. Ctrl-C cancels it.
     """
     _work(session, output, "gc")
 
@@ -114,7 +114,7 @@ def purge(
     yes: bool,
     output: Output,
 ) -> None:
-    """Remove images, by their names or by what they have in common.
+    """Remove images by name, or by what they have in common.
 
     Of several conditions all have to hold. Pinned images stay.
     """
