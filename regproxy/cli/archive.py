@@ -125,7 +125,7 @@ class Archive:
             raise ArchiveUnusable(f"{shown(name)} is twice in the archive")
         if entry.issym():
             self._links[name] = entry.linkname
-        elif entry.isreg() and not entry.issparse():
+        elif entry.isreg():
             self.files[name] = File(entry.offset_data, entry.size)
         else:
             raise ArchiveUnusable(f"{shown(name)} is a file of a kind that images do not have")

@@ -115,7 +115,10 @@ class HostileTests(SynchronousTestCase):
 
     def test_negative_sizes(self) -> None:
         """They make tarfile of some releases go back for ever (CVE-2025-8194)."""
-        self.refused("a negative size", {}, [entry("a", size=-512)])
+        for kind in (tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+            content = tar({}, [entry("a", type=kind, size=-512)], format=tarfile.GNU_FORMAT)
+            error = self.assertRaises(ArchiveUnusable, opened, content)
+            self.assertIn("damaged one: a negative size", error.message)
         self.refused("has a negative size", {}, [entry("a", pax_headers={"size": "-512"})])
 
     def test_long_headers(self) -> None:

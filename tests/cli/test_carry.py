@@ -341,11 +341,12 @@ class ImportTests(CarryCase):
     def test_not_allowed(self) -> None:
         """Something small is sent first: who may not send anything learns it soon."""
         made = image(1, MIB)
+        files = dict(reversed(layout(made).items()))
         small = made.blobs[0].digest, made.digest
         for digest in small:
             self.api.script("PUT", f"blobs/{digest}", problem(403, "not from there"))
         error = self.assertRaises(
-            CommandFailed, self.import_, self.client, self.archive(layout(made)), NAME
+            CommandFailed, self.import_, self.client, self.archive(files), NAME
         )
         self.assertEqual(error.message, "not from there")
         [(_, path)] = self.api.written()

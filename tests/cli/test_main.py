@@ -12,6 +12,7 @@ from regproxy import __version__
 from regproxy.cli.main import main
 from tests.support.commands import CommandCase
 from tests.support.management_api import stats
+from tests.support.terminal import at_terminal, without_escapes
 
 
 class MainTests(CommandCase):
@@ -57,6 +58,16 @@ class MainTests(CommandCase):
         check = "import sys, regproxy.cli.main; print('twisted' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
         self.assertEqual((done.stdout, done.stderr), ("False\n", ""))
+
+    def test_terminal(self) -> None:
+        """There people get text, with colours."""
+        self.api.script("GET", "stats", stats(hits=5))
+        program = str(Path(sys.executable).with_name("regproxy"))
+        status, shown = at_terminal([program, "status"], self.environ)
+        self.assertEqual(status, 0, shown)
+        self.assertIn("\x1b[1mHits", shown)
+        lines = [" ".join(line.split()) for line in without_escapes(shown)]
+        self.assertIn("Hits 5 (90.0%)", lines)
 
     def test_help(self) -> None:
         """Each command says in a sentence what it is for."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.cli.archive import Archive, ArchiveUnusable
+from regproxy.cli.archive import Archive, ArchiveUnusable, File
 from regproxy.cli.bundle import MAX_DOCUMENT, Bundle
 from regproxy.cli.oci_layout import (
     IMAGE_NAME,
@@ -42,6 +42,14 @@ def of(*images: Image) -> dict[str, bytes]:
 def without(files: Mapping[str, bytes], *lost: Content) -> dict[str, bytes]:
     names = [blob(each)[0] for each in lost]
     return {name: content for name, content in files.items() if name not in names}
+
+
+class CountingArchive(Archive):
+    reads = 0
+
+    def read(self, file: File, limit: int) -> bytes:
+        self.reads += 1
+        return super().read(file, limit)
 
 
 class LayoutTests(SynchronousTestCase):
@@ -166,8 +174,10 @@ class LayoutTests(SynchronousTestCase):
             level = made
         files |= dict(map(blob, level)) | layout()
         files[INDEX] = json.dumps({"manifests": [each.descriptor for each in level]}).encode()
-        error = self.assertRaises(ArchiveUnusable, read, files)
+        archive = CountingArchive(io.BytesIO(tar(files)))
+        error = self.assertRaises(ArchiveUnusable, read_layout, archive)
         self.assertIn("is not in the archive as a whole", error.message)
+        self.assertLess(archive.reads, 100)
 
     def test_bad_documents(self) -> None:
         made = layout(image(1, 100))

@@ -42,6 +42,7 @@ class Answer:
     body: Any = None
     status: int = 200
     media_type: str = "application/json"
+    headers: Mapping[str, str] = Factory(dict)
 
 
 def problem(status: int, detail: str) -> Answer:
@@ -132,7 +133,8 @@ class ManagementApi:
         if not isinstance(body, bytes):
             body = b"" if body is None else json.dumps(body).encode()
         handler.send_response(answer.status)
-        handler.send_header("Content-Type", answer.media_type)
+        for name, value in {"Content-Type": answer.media_type, **answer.headers}.items():
+            handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)

@@ -36,7 +36,8 @@ def check_config(context: click.Context, file: Path) -> None:
 def hash_password(user: str) -> None:
     """Print a line for an htpasswd file that lets USER in.
 
-    The file is htpasswd_file of [management]. Asks for the password; where standard input is no terminal, its first line is the password.
+    The file is htpasswd_file of [management]. Asks for the password; where standard input is no
+    terminal, its first line is the password.
     """
     if sys.stdin.isatty():
         password: str = click.prompt(

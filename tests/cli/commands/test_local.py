@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from regproxy.config.load import loads
 from tests.support.commands import CommandCase
 from tests.support.programs import needs, program
+from tests.support.terminal import at_terminal, without_escapes
 
 
 class CheckConfigTests(CommandCase):
@@ -53,6 +54,16 @@ class HashPasswordTests(CommandCase):
             user, _, hashed = result.stdout.strip().partition(":")
             self.assertEqual(user, "anna")
             self.assertTrue(bcrypt.checkpw(b" secret ", hashed.encode()))
+
+    def test_at_a_terminal(self) -> None:
+        """The password is asked for twice and not shown."""
+        program = str(Path(sys.executable).with_name("regproxy"))
+        answers = ("Password:", "secret\n"), ("Repeat for confirmation:", "secret\n")
+        status, shown = at_terminal([program, "hash-password", "anna"], self.environ, *answers)
+        self.assertEqual(status, 0, shown)
+        self.assertNotIn("secret", shown)
+        hashed = without_escapes(shown)[-1].removeprefix("anna:")
+        self.assertTrue(bcrypt.checkpw(b"secret", hashed.encode()))
 
     def test_refusal(self) -> None:
         self.assertIn("no colon", self.fail_with(1, "hash-password", "a:b", input="x\n"))
