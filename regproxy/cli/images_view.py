@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from regproxy.cli.output import ago_text, facts, shown, size_text, table
+from regproxy.cli.output import ago_text, facts, size_text, styled, table
 from regproxy.cli.values import Image, ImageTree, Layer, Manifest
 
 
@@ -19,8 +19,8 @@ def images(found: Iterable[Image], now: datetime) -> Table:
     made = table("Image", "Digest", "Size", "State", "Last used", right=("Size",))
     for each in found:
         made.add_row(
-            shown(each.reference),
-            shown(_short(each.digest)),
+            styled(each.reference),
+            styled(_short(each.digest)),
             size_text(each.bytes),
             _state(each),
             ago_text(each.last_used, now),
@@ -38,15 +38,15 @@ def image(tree: ImageTree, now: datetime) -> RenderableType:
     value = tree.image
     return Group(
         facts(
-            ("Image", shown(value.reference)),
-            ("Digest", shown(value.digest)),
-            ("Type", shown(value.media_type)),
+            ("Image", styled(value.reference)),
+            ("Digest", styled(value.digest)),
+            ("Type", styled(value.media_type)),
             ("Stored", size_text(value.bytes)),
             ("State", _state(value)),
             ("Last used", ago_text(value.last_used, now)),
             ("Checked", ago_text(value.checked_at, now)),
             ("Came", ago_text(value.stored_at, now)),
-            ("Brought by", shown(value.brought_by or "not known")),
+            ("Brought by", styled(value.brought_by or "not known")),
         ),
         "",
         _manifest(tree.manifest),
@@ -73,7 +73,7 @@ def _layer(kind: str, layer: Layer) -> Text:
 
 
 def _label(kind: str, digest: str, size: int, stored: bool) -> Text:
-    label = shown(f"{kind} {_short(digest)} {size_text(size)}", "" if stored else "dim")
+    label = styled(f"{kind} {_short(digest)} {size_text(size)}", "" if stored else "dim")
     if not stored:
         label.append(", not stored")
     return label

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from time import sleep
 from typing import Any, Final
 
-import click
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -91,7 +90,7 @@ def conclude(output: Output, job: Any) -> None:
     if failures:
         raise CommandFailed(f"{value.kind}: not all of it was done")
     if not output.json:
-        click.echo(plain(value.message or f"{value.kind}: {_amount(value)}"))
+        output.text(value.message or f"{value.kind}: {_amount(value)}")
 
 
 class _Display:

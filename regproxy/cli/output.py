@@ -53,13 +53,17 @@ class Output:
         for value in values:
             click.echo(json.dumps(value))
 
+    def text(self, text: str) -> None:
+        """Print *text* on a line."""
+        click.echo(plain(text))
+
     def remark(self, text: str) -> None:
-        """Tell people something, whatever becomes of the result."""
+        """Tell people something beside the result."""
         click.echo(plain(text), err=True)
 
 
-def shown(text: str, style: str = "") -> Text:
-    """*text* of others as the console may show it: no markup, no control characters."""
+def styled(text: str, style: str = "") -> Text:
+    """*text* of others as the console may have it: no markup, no control characters."""
     return Text(plain(text), style=style)
 
 

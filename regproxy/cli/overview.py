@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from regproxy.cli.output import facts, ratio_text, shown, size_text, span_text, table
+from regproxy.cli.output import facts, ratio_text, size_text, span_text, styled, table
 from regproxy.cli.values import CA, Fill, Registry, Stats
 
 # Beyond it people have to do something about the certificate authority.
@@ -21,7 +21,7 @@ _SOON_DAYS = 60
 def status(stats: Stats, now: datetime) -> RenderableType:
     """The proxy in a screenful."""
     rows: list[tuple[str, str | Text]] = [
-        ("Version", shown(stats.version)),
+        ("Version", styled(stats.version)),
         ("Running for", span_text(now - stats.started_at)),
         ("Requests", f"{stats.requests:,}"),
         ("Hits", _hits(stats)),
@@ -66,7 +66,7 @@ def _store(stats: Stats) -> Iterable[tuple[str, str | Text]]:
 def _ca(ca: CA, now: datetime) -> Text:
     left = ca.not_after - now
     style = "red" if left.days < _SOON_DAYS else ""
-    return shown(f"{ca.subject}, valid for {span_text(left)}, SHA-256 {ca.fingerprint}", style)
+    return styled(f"{ca.subject}, valid for {span_text(left)}, SHA-256 {ca.fingerprint}", style)
 
 
 def _rate_limits(stats: Stats) -> Table:
@@ -75,7 +75,7 @@ def _rate_limits(stats: Stats) -> Table:
         limit = "" if each.limit is None else f"{each.limit:,}"
         low = each.limit is not None and each.remaining * 10 < each.limit
         left = Text(f"{each.remaining:,}", style="red" if low else "")
-        made.add_row(shown(each.registry), shown(each.login), left, limit)
+        made.add_row(styled(each.registry), styled(each.login), left, limit)
     return made
 
 
@@ -134,7 +134,7 @@ def _registries(look: Look) -> Table:
     made = table("Registry", *numbers, "State", right=numbers)
     for each in sorted(look.registries, key=lambda each: -each.requests):
         made.add_row(
-            shown(each.name),
+            styled(each.name),
             f"{each.requests:,}",
             ratio_text(each.hits, each.requests),
             size_text(each.bytes_to_clients),
@@ -148,7 +148,7 @@ def _registries(look: Look) -> Table:
 def _state(registry: Registry) -> Text:
     if registry.backoff_seconds > 0:
         return Text(f"left alone for {registry.backoff_seconds:.0f} s", style="yellow")
-    return Text() if registry.last_error is None else shown(registry.last_error, "red")
+    return Text() if registry.last_error is None else styled(registry.last_error, "red")
 
 
 def _fills(look: Look) -> RenderableType:
@@ -157,7 +157,7 @@ def _fills(look: Look) -> RenderableType:
     made = table("Transfer", "Clients", "", "Size", "Speed", right=("Clients", "Size", "Speed"))
     for each in look.fills:
         made.add_row(
-            shown(f"{each.registry}/{each.repository} {each.kind} {each.digest[:19]}"),
+            styled(f"{each.registry}/{each.repository} {each.kind} {each.digest[:19]}"),
             f"{each.readers}",
             ProgressBar(total=each.size, completed=each.stored, width=20, pulse=each.size is None),
             size_text(each.stored if each.size is None else each.size),

@@ -16,9 +16,9 @@ from regproxy.cli.output import (
     ago_text,
     facts,
     ratio_text,
-    shown,
     size_text,
     span_text,
+    styled,
     table,
 )
 from tests.support.screen import lines_of
@@ -46,7 +46,7 @@ class OutputTests(SynchronousTestCase):
         """There are none where nobody looks."""
         out = io.StringIO()
         self.patch(sys, "stdout", out)
-        Output(False).console.print(shown("text", "red"))
+        Output(False).console.print(styled("text", "red"))
         self.assertEqual(out.getvalue(), "text\n")
 
     def test_json(self) -> None:
@@ -80,8 +80,8 @@ class TextTests(SynchronousTestCase):
     def test_size_is_about_right(self, size: int) -> None:
         number, unit = size_text(size).split(" ")
         units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-        shown = float(number) * 1024 ** units.index(unit)
-        self.assertLessEqual(abs(shown - size), size * 0.05)
+        about = float(number) * 1024 ** units.index(unit)
+        self.assertLessEqual(abs(about - size), size * 0.05)
 
     def test_spans(self) -> None:
         for seconds, text in (
@@ -103,11 +103,11 @@ class TextTests(SynchronousTestCase):
 
 
 class TableTests(SynchronousTestCase):
-    """table, facts, shown"""
+    """table, facts, styled"""
 
     def test_columns(self) -> None:
         made = table("Name", "Size", right=("Size",))
-        made.add_row(shown("[bold]a[/]"), "5")
+        made.add_row(styled("[bold]a[/]"), "5")
         self.assertEqual(lines_of(made), ["Name        Size", "[bold]a[/]     5"])
 
     def test_facts(self) -> None:

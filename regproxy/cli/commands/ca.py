@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import click
 from rich.text import Text
 
-from regproxy.cli.output import Output, facts, shown, span_text
+from regproxy.cli.output import Output, facts, span_text, styled
 from regproxy.cli.session import Session, output_option, pass_session, yes_option
 from regproxy.cli.values import CA, Root, read
 
@@ -79,6 +79,6 @@ def _print(output: Output, value: Any) -> None:
 
 def _root(root: CA | Root) -> Text:
     left = span_text(root.not_after - datetime.now(UTC))
-    return shown(
+    return styled(
         f"{root.subject}, until {root.not_after:%Y-%m-%d} ({left}), SHA-256 {root.fingerprint}"
     )

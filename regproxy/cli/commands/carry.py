@@ -64,7 +64,7 @@ def export(
         return
     for parcel in parcels:
         name = parcel.tree.image.reference
-        output.remark(f"{name}: {size_text(sum(parcel.sizes.values()))}")
+        output.text(f"{name}: {size_text(sum(parcel.sizes.values()))}")
         for each in parcel.left_out:
             output.remark(f"{name}: {each} is not stored as a whole and was left out")
         if not carry.is_loadable(parcel):
@@ -108,6 +108,6 @@ def import_(session: Session, file: Path, name: str | None, output: Output) -> N
         )
         return
     for reference, image in names.items():
-        output.remark(f"{reference}: {image.digest}")
+        output.text(f"{reference}: {image.digest}")
         for each in image.left_out:
             output.remark(f"{reference}: {each} is not in the archive")

@@ -133,7 +133,7 @@ def purge(
     if output.json:
         output.value(purged)
     else:
-        output.console.print(f"{purged['images']} images, {size_text(purged['bytes'])}")
+        output.text(f"{purged['images']} images, {size_text(purged['bytes'])}")
 
 
 def _work(session: Session, output: Output, path: str, body: object = None) -> None:
