@@ -20,7 +20,7 @@ from regproxy.cli.client import BLOCK, Client
 from regproxy.cli.errors import CommandFailed
 from regproxy.cli.values import ImageTree, Manifest
 from regproxy.oci.manifests import Platform
-from regproxy.oci.names import DOCKER_HUB, Digest
+from regproxy.oci.names import Digest
 
 #: The media types of what ``docker load`` takes for the config of an image.
 _CONFIGS: Final = (docker_save.OCI_CONFIG, "application/vnd.docker.container.image.v1+json")
@@ -33,17 +33,20 @@ class Parcel:
     """What of one image goes into an archive.
 
     Attributes:
-        name: by which programs know the image.
         sizes: of each content of it.
         images: its manifests for one platform each.
         left_out: platforms of which not everything is stored.
     """
 
     tree: ImageTree
-    name: str
     sizes: dict[Digest, int] = Factory(dict)
     images: list[Manifest] = Factory(list)
     left_out: list[str] = Factory(list)
+
+    @property
+    def name(self) -> str:
+        """Of the image, with its registry."""
+        return self.tree.image.reference
 
 
 def pack(tree: ImageTree, platforms: Sequence[Platform]) -> Parcel:
@@ -52,10 +55,8 @@ def pack(tree: ImageTree, platforms: Sequence[Platform]) -> Parcel:
     Raises:
         CommandFailed: nothing of it is stored as a whole, or not each of *platforms*.
     """
-    reference = tree.image.reference
-    # It is the name by which people and programs know Docker Hub.
-    host, slash, rest = reference.partition("/")
-    parcel = Parcel(tree, "docker.io/" + rest if host == DOCKER_HUB else host + slash + rest)
+    parcel = Parcel(tree)
+    reference = parcel.name
     if not _pack(parcel, tree.manifest, platforms):
         options = "".join(f" --platform {each}" for each in platforms)
         raise CommandFailed(

@@ -142,6 +142,15 @@ class ImageTree:
 
 
 @frozen
+class Purged:
+    """What a purge has removed: names, and the contents that nothing else needed."""
+
+    images: int
+    blobs: int
+    bytes: int
+
+
+@frozen
 class JobImage:
     reference: str
     state: str

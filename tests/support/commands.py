@@ -11,6 +11,11 @@ from regproxy.cli.main import main
 from tests.support.management_api import ManagementApi
 
 
+def invoke(*arguments: str, environ: Mapping[str, str | None], input: str | None = None) -> Result:
+    """Run ``regproxy`` with *arguments*; None in *environ* takes a variable away."""
+    return CliRunner().invoke(main, arguments, input=input, env=environ, prog_name="regproxy")
+
+
 class CommandCase(SynchronousTestCase):
     """Has a management API, and runs commands that ask it."""
 
@@ -23,10 +28,8 @@ class CommandCase(SynchronousTestCase):
     def run_command(
         self, *arguments: str, input: str | None = None, environ: Mapping[str, str | None] = {}
     ) -> Result:
-        """Run ``regproxy`` with *arguments*; None in *environ* takes a variable away."""
-        return CliRunner().invoke(
-            main, arguments, input=input, env={**self.environ, **environ}, prog_name="regproxy"
-        )
+        """Run ``regproxy`` with *arguments*, in the environment of the test and *environ*."""
+        return invoke(*arguments, environ={**self.environ, **environ}, input=input)
 
     def succeed(self, *arguments: str, input: str | None = None) -> Result:
         """Run it, and see that it does well."""

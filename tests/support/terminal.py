@@ -21,7 +21,7 @@ def at_terminal(
     pid, terminal = pty.fork()
     if pid == 0:
         try:
-            os.execve(command[0], command, {**environ, "TERM": "xterm-256color"})
+            os.execve(command[0], [*command], {**environ, "TERM": "xterm-256color"})
         finally:
             os._exit(127)
     shown = ""

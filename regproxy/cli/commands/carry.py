@@ -53,7 +53,7 @@ def export(
     if output.json:
         output.lines(
             {
-                "reference": parcel.tree.image.reference,
+                "reference": parcel.name,
                 "digest": parcel.tree.manifest.digest,
                 "platforms": [each.platform for each in parcel.images],
                 "left_out": parcel.left_out,
@@ -63,7 +63,7 @@ def export(
         )
         return
     for parcel in parcels:
-        name = parcel.tree.image.reference
+        name = parcel.name
         output.text(f"{name}: {size_text(sum(parcel.sizes.values()))}")
         for each in parcel.left_out:
             output.remark(f"{name}: {each} is not stored as a whole and was left out")

@@ -20,7 +20,7 @@ def images() -> None:
 @images.command("ls")
 @click.argument("text", required=False)
 @click.option("--registry", metavar="HOST", help="Images of this registry only.")
-@click.option("--repository", metavar="NAME", help="Images of this repository only.")
+@click.option("--repository", metavar="HOST/NAME", help="Images of this repository only.")
 @click.option(
     "--sort",
     type=click.Choice(["last_used", "bytes", "reference"]),
@@ -68,7 +68,10 @@ def show(session: Session, image: str, output: Output) -> None:
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @pass_session
 def remove(session: Session, images: tuple[str, ...]) -> None:
-    """Forget images; the next pull brings them from upstream again."""
+    """Remove images, pinned or not.
+
+    The next pull brings them from upstream again. What other images need stays.
+    """
     for image in images:
         session.client.delete("image", reference=image)
 
@@ -77,7 +80,7 @@ def remove(session: Session, images: tuple[str, ...]) -> None:
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @pass_session
 def pin(session: Session, images: tuple[str, ...]) -> None:
-    """Keep images whatever else is evicted."""
+    """Keep images when others are evicted or purged."""
     for image in images:
         session.client.put("image/pin", reference=image)
 
@@ -86,6 +89,6 @@ def pin(session: Session, images: tuple[str, ...]) -> None:
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @pass_session
 def unpin(session: Session, images: tuple[str, ...]) -> None:
-    """Let images be evicted again."""
+    """Let images be evicted and purged again."""
     for image in images:
         session.client.delete("image/pin", reference=image)

@@ -10,6 +10,7 @@ import click
 from regproxy.cli.jobs import conclude, follow
 from regproxy.cli.output import Output, size_text
 from regproxy.cli.session import Session, output_option, pass_session, yes_option
+from regproxy.cli.values import Purged, read
 from regproxy.config.units import parse_duration
 from regproxy.oci.manifests import Platform, PlatformInvalid
 
@@ -116,7 +117,8 @@ def purge(
 ) -> None:
     """Remove images by name, or by what they have in common.
 
-    Of several conditions all have to hold. Pinned images stay.
+    Of several conditions all have to hold. Pinned images stay. Content that other images need
+    stays too.
     """
     body = {
         "images": list(images) or None,
@@ -133,7 +135,9 @@ def purge(
     if output.json:
         output.value(purged)
     else:
-        output.text(f"{purged['images']} images, {size_text(purged['bytes'])}")
+        value = read(Purged, purged)
+        size = size_text(value.bytes)
+        output.text(f"{value.images:,} images, {value.blobs:,} blobs, {size} removed")
 
 
 def _work(session: Session, output: Output, path: str, body: object = None) -> None:

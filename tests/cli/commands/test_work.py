@@ -87,7 +87,7 @@ class PurgeTests(CommandCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.api.script("POST", "purge", {"images": 3, "bytes": 5 << 20})
+        self.api.script("POST", "purge", {"images": 3, "blobs": 7, "bytes": 5 << 20})
 
     def test_conditions(self) -> None:
         """Only what was said is sent."""
@@ -101,11 +101,12 @@ class PurgeTests(CommandCase):
         ):
             self.api.asked.clear()
             out = self.succeed("purge", "--yes", *arguments).stdout
-            self.assertEqual(json.loads(out), {"images": 3, "bytes": 5 << 20})
+            self.assertEqual(json.loads(out), {"images": 3, "blobs": 7, "bytes": 5 << 20})
             self.assertEqual([each.body for each in self.api.asked], [body])
 
     def test_text(self) -> None:
-        self.assertEqual(self.succeed("purge", "-y", NAME, "--text").stdout, "3 images, 5.0 MiB\n")
+        out = self.succeed("purge", "-y", NAME, "--text").stdout
+        self.assertEqual(out, "3 images, 7 blobs, 5.0 MiB removed\n")
 
     def test_asks(self) -> None:
         """Nothing is removed without a yes."""
