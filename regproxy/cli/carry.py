@@ -76,26 +76,23 @@ def _pack(parcel: Parcel, node: Manifest, platforms: Sequence[Platform]) -> bool
     """Add what is below *node* to *parcel*, if it is there as a whole."""
     if not node.stored:
         return False
-    if node.children:
-        wanted = [
-            each
-            for each in node.children
-            if not platforms or any(_is_for(each, platform) for platform in platforms)
-        ]
-        there = [_pack(parcel, each, platforms) for each in wanted]
-        if not any(there):
-            return False
-        parcel.left_out += (
-            each.platform or each.digest
-            for each, whole in zip(wanted, there, strict=True)
-            # Build tools say so of what belongs to an image and is none: attestations.
-            if not whole and each.platform != "unknown/unknown"
-        )
-    else:
-        parts = [*node.layers] if node.config is None else [node.config, *node.layers]
-        if not all(each.stored for each in parts):
-            return False
-        parcel.sizes |= {Digest.parse(each.digest): each.bytes for each in parts}
+    wanted = [
+        each
+        for each in node.children
+        if not platforms or any(_is_for(each, platform) for platform in platforms)
+    ]
+    there = [_pack(parcel, each, platforms) for each in wanted]
+    parcel.left_out += (
+        each.platform or each.digest
+        for each, whole in zip(wanted, there, strict=True)
+        # Build tools say so of what belongs to an image and is none: attestations.
+        if not whole and each.platform != "unknown/unknown"
+    )
+    parts = [*node.layers] if node.config is None else [node.config, *node.layers]
+    if not all(each.stored for each in parts) or (node.children and not any(there)):
+        return False
+    parcel.sizes |= {Digest.parse(each.digest): each.bytes for each in parts}
+    if not node.children:
         parcel.images.append(node)
     parcel.sizes[Digest.parse(node.digest)] = node.bytes
     return True

@@ -13,7 +13,7 @@ from typing import Any, Final
 from regproxy.cli.archive import Archive, ArchiveUnusable
 from regproxy.cli.bundle import MAX_DOCUMENT, Bundle, CarriedImage, Content
 from regproxy.oci.errors import RegistryError, shown
-from regproxy.oci.manifests import ImageIndex, ImageManifest, Manifest, Part, parse_manifest
+from regproxy.oci.manifests import ImageIndex, Manifest, Part, parse_manifest
 from regproxy.oci.names import Digest
 
 LAYOUT: Final = "oci-layout"
@@ -94,22 +94,18 @@ class _Layout:
         content = self._document(name)
         if Digest.of(content, part.digest.algorithm) != part.digest:
             raise ArchiveUnusable(f"{name} is damaged: it is other than its digest says")
-        match _parsed(content, name):
-            case ImageManifest() as manifest:
-                parts = [each for each in manifest.parts if not each.foreign or self._has(each)]
-                if not all(map(self._has, parts)):
-                    return False
-                for each in parts:
-                    self._contents[each.digest] = self._blob(each)
-            case ImageIndex() as index:
-                there = [self._take(each, depth + 1) for each in index.parts]
-                self._left_out += (
-                    str(each.platform or each.digest)
-                    for each, whole in zip(index.parts, there, strict=True)
-                    if not whole
-                )
-                if there and not any(there):
-                    return False
+        manifest = _parsed(content, name)
+        blobs = [each for each in manifest.blobs if not each.foreign or self._has(each)]
+        there = [self._take(each, depth + 1) for each in manifest.manifests]
+        self._left_out += (
+            str(each.platform or each.digest)
+            for each, whole in zip(manifest.manifests, there, strict=True)
+            if not whole
+        )
+        if not all(map(self._has, blobs)) or (there and not any(there)):
+            return False
+        for each in blobs:
+            self._contents[each.digest] = self._blob(each)
         self._contents[part.digest] = self._blob(part)
         return True
 

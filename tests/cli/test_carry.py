@@ -22,7 +22,7 @@ from regproxy.cli.errors import CommandFailed
 from regproxy.cli.settings import Settings
 from regproxy.cli.values import ImageTree, read
 from regproxy.oci.manifests import Platform
-from tests.support.archives import blob, layout, saved, tar, written
+from tests.support.archives import blob, build_cache, layout, saved, tar, written
 from tests.support.images import Content, Image, Index, helm_chart, image, index
 from tests.support.management_api import ManagementApi, problem
 
@@ -115,6 +115,12 @@ class PackTests(SynchronousTestCase):
     def test_artifacts(self) -> None:
         """Docker would not know what to do with them."""
         self.assertFalse(is_loadable(self.pack(helm_chart())))
+        blobs = image(2, 100).blobs
+        cache = Image(build_cache(*blobs), blobs)
+        parcel = self.pack(cache)
+        self.assertEqual(len(parcel.sizes), 4)
+        self.assertFalse(is_loadable(parcel))
+        self.assertRaises(CommandFailed, self.pack, cache, lost=(blobs[0],))
 
 
 class CarryCase(SynchronousTestCase):

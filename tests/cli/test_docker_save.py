@@ -54,7 +54,7 @@ class SavedTests(SynchronousTestCase):
             {each.media_type for each in manifest.layers},
             {f"application/vnd.oci.image.layer.v1.tar{kind}"},
         )
-        for part in manifest.parts:
+        for part in manifest.blobs:
             content = bundle.contents[part.digest]
             read = content.open().read()
             self.assertEqual((Digest.of(read), content.size), (part.digest, part.size))

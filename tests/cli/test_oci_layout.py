@@ -20,8 +20,8 @@ from regproxy.cli.oci_layout import (
     read_layout,
 )
 from regproxy.oci.names import Digest
-from tests.support.archives import blob, layout, tar
-from tests.support.images import Content, Image, digest, image, index
+from tests.support.archives import blob, build_cache, layout, tar
+from tests.support.images import OCI_INDEX, Content, Image, digest, image, index
 
 
 def read(files: Mapping[str, bytes]) -> Bundle:
@@ -84,6 +84,14 @@ class LayoutTests(SynchronousTestCase):
         bundle = read(without(layout(made), bare.blobs[1], gone.manifest, *gone.blobs))
         self.assertEqual(contents(bundle), {**of(here), made.digest: made.manifest.content})
         self.assertEqual(bundle.images[0].left_out, ("linux/arm64", "linux/s390x"))
+
+    def test_build_cache(self) -> None:
+        """An index of blobs needs them all."""
+        made = image(2, 100)
+        cache = Image(build_cache(*made.blobs), made.blobs)
+        self.assertEqual(contents(read(layout(cache))), of(cache))
+        for lost in made.blobs:
+            self.assertRaises(ArchiveUnusable, read, without(layout(cache), lost))
 
     def test_nothing_of_an_index(self) -> None:
         made = index(image(1, 100))
@@ -169,7 +177,7 @@ class LayoutTests(SynchronousTestCase):
             made = []
             for number in range(20):
                 content = {"manifests": [each.descriptor for each in level], "n": number}
-                made.append(Content("application/x", json.dumps(content).encode()))
+                made.append(Content(OCI_INDEX, json.dumps(content).encode()))
             files |= dict(map(blob, level))
             level = made
         files |= dict(map(blob, level)) | layout()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.images import Content, Image, Index
+from tests.support.images import OCI_INDEX, Content, Image, Index
 
 
 def entry(name: str, **attributes: Any) -> tarfile.TarInfo:
@@ -49,6 +49,13 @@ def written(path: str, content: bytes) -> Path:
 def blob(content: Content) -> tuple[str, bytes]:
     """A file of an OCI layout."""
     return f"blobs/{content.digest.replace(':', '/')}", content.content
+
+
+def build_cache(*blobs: Content) -> Content:
+    """An index that names no manifests: as BuildKit keeps what it has built."""
+    entries = [each.descriptor for each in blobs]
+    content = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    return Content(OCI_INDEX, json.dumps(content).encode())
 
 
 def layout(

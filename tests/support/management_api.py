@@ -192,7 +192,8 @@ class ManagementApi:
         if content is not None:
             manifest = parse_manifest(content)
             if isinstance(manifest, ImageIndex):
-                node["children"] = [self._node(each) for each in manifest.children]
+                node["children"] = [self._node(each) for each in manifest.manifests]
+                node["layers"] = [self._layer(each) for each in manifest.blobs]
             else:
                 node["config"] = manifest.config and self._layer(manifest.config)
                 node["layers"] = [self._layer(each) for each in manifest.layers]

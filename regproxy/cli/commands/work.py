@@ -23,10 +23,10 @@ def platform(text: str) -> Platform:
         raise click.BadParameter(error.message) from None
 
 
-def _duration(text: str) -> float:
+def _duration(text: str) -> int:
     """The seconds of an option, written as in the configuration."""
     try:
-        return parse_duration(text)
+        return int(parse_duration(text))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -111,7 +111,7 @@ def purge(
     images: tuple[str, ...],
     registry: str | None,
     repository: str | None,
-    unused_for: float | None,
+    unused_for: int | None,
     yes: bool,
     output: Output,
 ) -> None:

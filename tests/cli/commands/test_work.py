@@ -96,7 +96,7 @@ class PurgeTests(CommandCase):
             (["--registry", "ghcr.io"], {"registry": "ghcr.io"}),
             (
                 ["--repository", "ghcr.io/o/a", "--unused-for", "1d12h"],
-                {"repository": "ghcr.io/o/a", "unused_for": 129600.0},
+                {"repository": "ghcr.io/o/a", "unused_for": 129600},
             ),
         ):
             self.api.asked.clear()
