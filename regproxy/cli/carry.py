@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from regproxy.cli.bundle import Bundle, CarriedImage, Verified
 from regproxy.cli.client import BLOCK, Client
 from regproxy.cli.errors import CommandFailed
 from regproxy.cli.values import ImageTree, Manifest
-from regproxy.oci.manifests import Platform
+from regproxy.oci.manifests import Platform, PlatformInvalid
 from regproxy.oci.names import Digest
 
 #: The media types of what ``docker load`` takes for the config of an image.
@@ -100,7 +101,13 @@ def _pack(parcel: Parcel, node: Manifest, platforms: Sequence[Platform]) -> bool
 
 def _is_for(node: Manifest, platform: Platform) -> bool:
     """Whether *node* is for *platform*, as far as is known."""
-    return node.platform is None or platform.is_met_by(Platform.parse(node.platform))
+    if node.platform is None:
+        return True
+    try:
+        return platform.is_met_by(Platform.parse(node.platform))
+    except PlatformInvalid:
+        # Whoever made the index may have left a part of it empty.
+        return False
 
 
 def export(
@@ -180,6 +187,9 @@ def _appearing(path: Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("xb") as stream:
             yield stream
+            # It may be on something that is about to be unplugged.
+            stream.flush()
+            os.fsync(stream.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

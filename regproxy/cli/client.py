@@ -28,7 +28,7 @@ from regproxy import __version__
 from regproxy.cli.errors import CommandFailed, NotAllowed, NotReachable
 from regproxy.cli.settings import Settings
 
-#: Octets that are moved at a time.
+#: Bytes that are moved at a time.
 BLOCK: Final = 1 << 18
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 60.0
@@ -41,7 +41,7 @@ class Source(Protocol):
     """Something to upload."""
 
     def read(self, size: int = ..., /) -> bytes:
-        """The next octets; none at the end."""
+        """The next bytes; none at the end."""
 
 
 class Client:
@@ -56,11 +56,7 @@ class Client:
         self._headers = {"User-Agent": f"regproxy-cli/{__version__}"}
         if settings.authorization is not None:
             self._headers["Authorization"] = settings.authorization
-        self._pool = urllib3.PoolManager(
-            headers=self._headers,
-            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-            blocksize=BLOCK,
-        )
+        self._pool = urllib3.PoolManager(blocksize=BLOCK)
 
     def get(self, path: str, **query: str | int | None) -> Any:
         """What the API says at *path*."""
@@ -106,7 +102,7 @@ class Client:
             yield response
 
     def upload(self, path: str, source: Source, size: int) -> None:
-        """Send the *size* octets of *source* to *path*."""
+        """Send the *size* bytes of *source* to *path*."""
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Length": str(size),

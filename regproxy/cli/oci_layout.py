@@ -59,7 +59,9 @@ class _Layout:
             raise ArchiveUnusable(f"{INDEX} is no index of images")
         names: dict[Part, list[str]] = {}
         for part, found in zip(manifest.children, _names(index), strict=True):
-            names.setdefault(part, []).extend(found)
+            names.setdefault(part, [])
+            if found is not None:
+                names[part].append(found)
         images = tuple(self._image(part, found) for part, found in names.items())
         return Bundle(images, self._contents)
 
@@ -132,8 +134,8 @@ def _parsed(content: bytes, name: str) -> Manifest:
         raise ArchiveUnusable(f"{name}: {error.message}") from None
 
 
-def _names(index: bytes) -> Iterator[list[str]]:
-    """The whole names that each manifest of *index*, which is a good one, has."""
+def _names(index: bytes) -> Iterator[str | None]:
+    """The whole name of each manifest of *index*, which is a good one; None if it has none."""
     for descriptor in json.loads(index)["manifests"] or ():
         annotations = descriptor.get("annotations") or {}
         if not isinstance(annotations, dict):
@@ -141,8 +143,7 @@ def _names(index: bytes) -> Iterator[list[str]]:
         found = (annotations.get(key) for key in (IMAGE_NAME, REF_NAME))
         # A tag alone does not say of which repository it is.
         whole = (name for name in found if isinstance(name, str) and set(name) & set("/:"))
-        name = next(whole, None)
-        yield [] if name is None else [name]
+        yield next(whole, None)
 
 
 def layout_index(descriptors: Iterable[tuple[dict[str, Any], str, str | None]]) -> bytes:

@@ -74,6 +74,12 @@ class PackTests(SynchronousTestCase):
             self.assertEqual(parcel.left_out, [])
             self.assertEqual(is_loadable(parcel), len(digests) == 1)
 
+    def test_half_a_platform(self) -> None:
+        """Who does not say all of it is not asked for it."""
+        made = index(image(1, 100), image(1, 100, platform=("linux", "")))
+        self.assertEqual(len(self.pack(made, AMD64).images), 1)
+        self.assertEqual(len(self.pack(made).images), 2)
+
     def test_platform_of_an_image_alone(self) -> None:
         """Its manifest says none, so it is what is wanted."""
         self.assertEqual(len(self.pack(image(1, 100), ARM64).images), 1)
