@@ -27,6 +27,8 @@ from regproxy.oci.errors import shown
 
 #: Entries of an archive. An image of 127 layers, as docker once saved it, has some 400.
 MAX_ENTRIES: Final = 100_000
+# Characters of a name. They are all kept; those in archives of images have some 150.
+_MAX_NAME: Final = 512
 # Of a header that stands before an entry's own and is read into memory: long names and the like.
 _MAX_EXTENSION: Final = 1 << 16
 _EXTENSIONS: Final = (
@@ -124,7 +126,7 @@ class Archive:
         if name in self.files or name in self._links:
             raise ArchiveUnusable(f"{shown(name)} is twice in the archive")
         if entry.issym():
-            self._links[name] = entry.linkname
+            self._links[name] = _bounded(entry.linkname)
         elif entry.isreg():
             self.files[name] = File(entry.offset_data, entry.size)
         else:
@@ -193,10 +195,16 @@ def _normal(name: str) -> str:
     Raises:
         ArchiveUnusable: it leads out of the archive.
     """
-    normal = posixpath.normpath(name)
+    normal = posixpath.normpath(_bounded(name))
     if normal.startswith(("/", "../")) or normal == ".." or not normal.isprintable():
         raise ArchiveUnusable(f"{shown(name)} is no name of a file in an archive")
     return normal
+
+
+def _bounded(name: str) -> str:
+    if len(name) > _MAX_NAME:
+        raise ArchiveUnusable(f"{shown(name)} is too long for a name of a file of an image")
+    return name
 
 
 @contextmanager

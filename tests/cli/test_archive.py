@@ -87,6 +87,13 @@ class HostileTests(SynchronousTestCase):
         for name in ("/etc/passwd", "../a", "a/../../b", "..", "a\x1bb", "a\nb", "a\u202eb"):
             self.refused("is no name of a file in an archive", {name: b""})
 
+    def test_long_names(self) -> None:
+        """All names are kept in memory."""
+        long = "a" * 513
+        opened(tar({long[1:]: b""}, [link("b", long[1:])]))
+        self.refused("is too long", {long: b""})
+        self.refused("is too long", {}, [link("b", long)])
+
     def test_kinds(self) -> None:
         """Images need files, directories and symbolic links only."""
         for kind in (tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
