@@ -14,6 +14,7 @@ from attrs import define
 from regproxy.cli.client import Client
 from regproxy.cli.output import Output
 from regproxy.cli.settings import Options, find_settings
+from regproxy.oci.manifests import Platform, PlatformInvalid
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -51,6 +52,25 @@ def output_option(command: _Command) -> _Command:
 def yes_option(command: _Command) -> _Command:
     """Give *command* ``--yes``."""
     return click.option("--yes", "-y", is_flag=True, help="Do not ask whether to go on.")(command)
+
+
+def platform_option(help: str) -> Callable[[_Command], _Command]:
+    """Give a command ``--platform``; it gets Platforms as ``platforms``."""
+    return click.option(
+        "--platform",
+        "platforms",
+        metavar="OS/ARCH[/VARIANT]",
+        type=_platform,
+        multiple=True,
+        help=help,
+    )
+
+
+def _platform(text: str) -> Platform:
+    try:
+        return Platform.parse(text)
+    except PlatformInvalid as error:
+        raise click.BadParameter(error.message) from None
 
 
 def _ask(user: str) -> str:

@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.cli.output import Output
-from regproxy.cli.session import Session, output_option, yes_option
+from regproxy.cli.session import Session, output_option, platform_option, yes_option
 from regproxy.cli.settings import Options
+from regproxy.oci.manifests import Platform
 from tests.support.commands import CommandCase
 from tests.support.management_api import stats
 
@@ -44,18 +45,24 @@ class SessionTests(CommandCase):
 
 
 class OptionTests(SynchronousTestCase):
-    """output_option, yes_option"""
+    """output_option, yes_option, platform_option"""
 
     def run_with(self, *arguments: str) -> str:
         @click.command()
+        @platform_option("")
         @yes_option
         @output_option
-        def command(output: Output, yes: bool) -> None:
-            click.echo(f"{output.json} {yes}")
+        def command(output: Output, yes: bool, platforms: tuple[Platform, ...]) -> None:
+            click.echo(f"{output.json} {yes} {[*map(str, platforms)]}")
 
         return CliRunner().invoke(command, arguments).output.strip()
 
     def test_output(self) -> None:
-        self.assertEqual(self.run_with(), "True False")
-        self.assertEqual(self.run_with("--text", "-y"), "False True")
-        self.assertEqual(self.run_with("--json", "--yes"), "True True")
+        self.assertEqual(self.run_with(), "True False []")
+        self.assertEqual(self.run_with("--text", "-y"), "False True []")
+        self.assertEqual(self.run_with("--json", "--yes"), "True True []")
+
+    def test_platforms(self) -> None:
+        found = self.run_with("--platform", "linux/arm/v7", "--platform=linux/amd64")
+        self.assertEqual(found, "True False ['linux/arm/v7', 'linux/amd64']")
+        self.assertIn("invalid platform 'arm'", self.run_with("--platform", "arm"))

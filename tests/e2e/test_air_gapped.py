@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from click.testing import Result
+
 from tests.support import images
 from tests.support.archives import saved, tar
 from tests.support.clients import Podman, Skopeo
@@ -29,10 +31,15 @@ class Site:
             "XDG_CONFIG_HOME": str(directory / "config"),
         }
 
-    def regproxy(self, *arguments: str) -> list[Any]:
-        """What the command prints as JSON, line by line."""
+    def run(self, *arguments: str) -> Result:
+        """Run the command, which has to do well."""
         result = invoke(*arguments, environ=self._environ)
         assert result.exit_code == 0, result.output
+        return result
+
+    def regproxy(self, *arguments: str) -> list[Any]:
+        """What the command prints as JSON, line by line."""
+        result = self.run(*arguments)
         if arguments[0] in ("export", "import") or arguments[:2] == ("images", "ls"):
             return [json.loads(line) for line in result.stdout.splitlines()]
         return [json.loads(result.stdout)] if result.stdout else []
@@ -110,6 +117,24 @@ class AirGappedTests(EndToEndTestCase):
         self.assertEqual(purged["images"], 1)
         self.there.regproxy("images", "rm", names[0])
         self.assertEqual(self.there.regproxy("images", "ls"), [])
+
+    def test_looking_on(self) -> None:
+        """What else there is to ask a site is answered, for programs and for people."""
+        repository = self.repository()
+        self.publish(TOKEN_HOST, repository)
+        name = f"{TOKEN_HOST}/{repository}:latest"
+        self.here.regproxy("warm", name)
+        for arguments in (
+            ["status"],
+            ["top", "--count", "1"],
+            ["images", "show", name],
+            ["verify"],
+            ["gc"],
+        ):
+            [_] = self.here.regproxy(*arguments)
+            self.assertTrue(self.here.run(*arguments, "--text").stdout)
+        self.here.regproxy("images", "unpin", name)
+        self.assertIn(name, self.here.run("images", "ls", repository, "--text").stdout)
 
     @needs_root
     @needs(*Podman.programs)

@@ -8,10 +8,9 @@ import click
 
 from regproxy.cli import carry
 from regproxy.cli.archive import open_archive
-from regproxy.cli.commands.work import platform
 from regproxy.cli.jobs import bars
 from regproxy.cli.output import Output, size_text
-from regproxy.cli.session import Session, output_option, pass_session
+from regproxy.cli.session import Session, output_option, pass_session, platform_option
 from regproxy.cli.values import ImageTree, read
 from regproxy.oci.manifests import Platform
 
@@ -19,14 +18,8 @@ from regproxy.oci.manifests import Platform
 @click.command()
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--platform",
-    "platforms",
-    metavar="OS/ARCH[/VARIANT]",
-    type=platform,
-    multiple=True,
-    help="Only this platform; may be given more than once."
-    " [default: all that are stored as a whole]",
+@platform_option(
+    "Only this platform; may be given more than once. [default: all that are stored as a whole]"
 )
 @output_option
 @pass_session

@@ -54,7 +54,10 @@ def hash_password(user: str) -> None:
 def completion(context: click.Context, shell: str) -> None:
     """Print a script that completes the words of this command.
 
-    For bash: regproxy completion bash > /etc/bash_completion.d/regproxy
+    \b
+    regproxy completion bash > /etc/bash_completion.d/regproxy
+    regproxy completion fish > ~/.config/fish/completions/regproxy.fish
+    regproxy completion zsh > "${fpath[1]}/_regproxy"
     """
     kind = get_completion_class(shell)
     if kind is None:

@@ -9,18 +9,16 @@ import click
 
 from regproxy.cli.jobs import conclude, follow
 from regproxy.cli.output import Output, size_text
-from regproxy.cli.session import Session, output_option, pass_session, yes_option
+from regproxy.cli.session import (
+    Session,
+    output_option,
+    pass_session,
+    platform_option,
+    yes_option,
+)
 from regproxy.cli.values import Purged, read
 from regproxy.config.units import parse_duration
-from regproxy.oci.manifests import Platform, PlatformInvalid
-
-
-def platform(text: str) -> Platform:
-    """The platform of an option."""
-    try:
-        return Platform.parse(text)
-    except PlatformInvalid as error:
-        raise click.BadParameter(error.message) from None
+from regproxy.oci.manifests import Platform
 
 
 def _duration(text: str) -> int:
@@ -33,14 +31,7 @@ def _duration(text: str) -> int:
 
 @click.command()
 @click.argument("images", metavar="[IMAGE]...", nargs=-1)
-@click.option(
-    "--platform",
-    "platforms",
-    metavar="OS/ARCH[/VARIANT]",
-    type=platform,
-    multiple=True,
-    help="Fetch this platform, and not all; may be given more than once.",
-)
+@platform_option("Fetch this platform, and not all; may be given more than once.")
 @click.option(
     "--file",
     "file",
