@@ -22,6 +22,8 @@ DONE: Final = "done"
 
 @frozen
 class Store:
+    """The store in numbers; sizes in bytes."""
+
     bytes: int
     blobs: int
     limit: int
@@ -34,6 +36,8 @@ class Store:
 
 @frozen
 class RateLimit:
+    """How much a registry still lets be asked."""
+
     registry: str
     login: str
     limit: int | None
@@ -43,6 +47,8 @@ class RateLimit:
 
 @frozen
 class Root:
+    """A certificate authority that clients trust, or are to trust."""
+
     subject: str
     fingerprint: str
     not_after: datetime
@@ -50,6 +56,8 @@ class Root:
 
 @frozen
 class CA:
+    """The certificate authority in use, the next one, and those before."""
+
     subject: str
     fingerprint: str
     not_after: datetime
@@ -59,6 +67,8 @@ class CA:
 
 @frozen
 class Stats:
+    """The proxy in numbers; sizes in bytes, times in seconds."""
+
     version: str
     started_at: datetime
     requests: int
@@ -77,6 +87,8 @@ class Stats:
 
 @frozen
 class Registry:
+    """How a registry does; sizes in bytes."""
+
     name: str
     requests: int
     hits: int
@@ -89,6 +101,8 @@ class Registry:
 
 @frozen
 class Fill:
+    """A transfer from upstream under way; sizes in bytes."""
+
     digest: str
     registry: str
     repository: str
@@ -101,6 +115,8 @@ class Fill:
 
 @frozen
 class Image:
+    """A stored image; its size in bytes."""
+
     reference: str
     tag: str | None
     digest: str
@@ -116,6 +132,8 @@ class Image:
 
 @frozen
 class Layer:
+    """A layer or a configuration; its size in bytes."""
+
     digest: str
     media_type: str
     bytes: int
@@ -125,6 +143,8 @@ class Layer:
 
 @frozen
 class Manifest:
+    """A manifest, or an index of manifests; its own size in bytes."""
+
     digest: str
     media_type: str
     bytes: int
@@ -137,6 +157,8 @@ class Manifest:
 
 @frozen
 class ImageTree:
+    """An image and all that belongs to it."""
+
     image: Image
     manifest: Manifest
 
@@ -152,6 +174,8 @@ class Purged:
 
 @frozen
 class JobImage:
+    """An image that a job fetches; sizes in bytes."""
+
     reference: str
     state: str
     done: int
