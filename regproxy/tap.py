@@ -31,6 +31,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from regproxy.config import compat
 from regproxy.config.load import ConfigError, effective, load
 from regproxy.config.model import Config
 from regproxy.listeners.dns import Datagrams, NameService, StreamFactory
@@ -68,15 +69,26 @@ class Options(usage.Options):
     longdesc = "A caching, TLS-intercepting proxy for container registries."
     optParameters: ClassVar = [["config", "c", None, "The TOML file with the configuration."]]
     optFlags: ClassVar = [
-        ["check", None, "Check the configuration, print it with all defaults, and exit."]
+        [
+            "drop-in",
+            None,
+            "In place of docker-registry-proxy: take its environment variables and directories.",
+        ],
+        ["check", None, "Check the configuration, print it with all defaults, and exit."],
     ]
 
     def postOptions(self) -> None:
         """Load the configuration, or say what is wrong with it and exit."""
         path = self["config"]
         self.path = None if path is None else Path(path).absolute()
+        #: Reads the configuration: now, and at each reload.
+        self.read: Callable[[], Config] = partial(load, self.path)
+        if self["drop-in"]:
+            if path is not None:
+                raise usage.UsageError("--drop-in takes no configuration file")
+            self.read = partial(compat.load, _comment) if self["check"] else compat.load
         try:
-            self.loaded = load(self.path)
+            self.loaded = self.read()
             check_listeners(self.loaded, self.path)
         except ConfigError as error:
             sys.exit(str(error))
@@ -85,12 +97,16 @@ class Options(usage.Options):
             sys.exit(0)
 
 
+def _comment(remark: str) -> None:
+    sys.stdout.write(f"# {remark}\n")
+
+
 def makeService(options: Options) -> MultiService:
     """The services of one proxy, not yet started."""
     from twisted.internet import reactor
 
     raise_file_limit()
-    service = make_service(reactor, options.loaded, options.path)
+    service = make_service(reactor, options.loaded, options.read)
     # What has been imported stays for good. To look through it takes the garbage collector
     # 15 ms, each time.
     gc.collect()
@@ -109,13 +125,13 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def make_service(reactor: Any, config: Config, path: Path | None) -> MultiService:
-    """The services of one proxy with *config*, which came from the file at *path*."""
+def make_service(reactor: Any, config: Config, read: Callable[[], Config]) -> MultiService:
+    """The services of one proxy with *config*, and with what *read* gives at a reload."""
     try:
         foundation = Foundation.lay(reactor, config)
     except CAError as error:
         sys.exit(str(error))
-    proxy = ProxyService(reactor, foundation, config, path)
+    proxy = ProxyService(reactor, foundation, config, read)
     store = StoreService(foundation)
     proxy.addService(store)
     proxy.addService(TimerService(FLUSH_INTERVAL, store.flush))
@@ -358,13 +374,17 @@ class ProxyService(MultiService):
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, foundation: Foundation, config: Config, path: Path | None
+        self,
+        reactor: Any,
+        foundation: Foundation,
+        config: Config,
+        read: Callable[[], Config],
     ) -> None:
         super().__init__()
         self.house = House.build(foundation, config)
         self._reactor = reactor
         self._foundation = foundation
-        self._path = path
+        self._read = read
         foundation.parts.reload = self.reload
         foundation.parts.images.follow(config, self.house.prefetch)
         foundation.parts.readiness.down = self._down
@@ -407,7 +427,7 @@ class ProxyService(MultiService):
             NotReloaded: it is a bad one.
         """
         try:
-            config = load(self._path)
+            config = self._read()
         except ConfigError as error:
             self._log.error(
                 "The configuration was not reloaded, the old one goes on: {reason}",

@@ -28,7 +28,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.web.resource import IResource
 
 from regproxy import __version__
-from regproxy.config.model import Config, RegistrySection
+from regproxy.config.model import CASection, Config, RegistrySection
 from regproxy.config.wayout import Trust
 from regproxy.dns.cache import AnswerCache
 from regproxy.listeners.connect import ConnectFactory
@@ -55,7 +55,7 @@ from regproxy.management.values import CAValue
 from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import HTTPS_PORT, Host
-from regproxy.policy.addresses import AddressGuard, AllowEntry, LeadsBack
+from regproxy.policy.addresses import AddressGuard, LeadsBack
 from regproxy.policy.filling import FillRules
 from regproxy.policy.interception import Intercept, decide, decide_by_name
 from regproxy.policy.resolution import ResolutionRules, ServerAddress
@@ -131,11 +131,8 @@ class Foundation:
         Raises:
             CAError: the CA cannot be used.
         """
-        passphrase = None
-        if config.ca.passphrase_file is not None:
-            passphrase = config.ca.passphrase_file.read_bytes().strip()
         authority = CertificateAuthority.load_or_create(
-            config.ca_directory, passphrase=passphrase, now=_now()
+            config.ca_directory, passphrase=_passphrase(config.ca), now=_now()
         )
         directory = BlobDirectory(config.cache_directory)
         disk_pool = ThreadPool(0, DISK_THREADS, "disk")
@@ -348,6 +345,12 @@ def _totals(traffic: Traffic, ledger: Ledger) -> Totals:
     return Totals(served.bytes, ledger.bytes, served.requests, served.hits)
 
 
+def _passphrase(section: CASection) -> bytes | None:
+    if section.passphrase_file is not None:
+        return section.passphrase_file.read_bytes().strip()
+    return None if section.passphrase is None else section.passphrase.encode()
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -423,11 +426,8 @@ def _port_of(listen: tuple[str, ...]) -> int:
 def _tunnel_endpoint(
     ways_out: WaysOut, config: Config, own: LeadsBack, host: Host
 ) -> IStreamClientEndpoint:
-    guard = AddressGuard(
-        tuple(map(AllowEntry.parse, config.relay.allow)),
-        ports=frozenset({HTTPS_PORT}),
-        own=own,
-    )
+    ports = None if config.relay.any_port else frozenset({HTTPS_PORT})
+    guard = AddressGuard.relaying(config.relay, ports, own)
     return ways_out.endpoint(host, guard, config.line(RegistrySection()))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.application.internet import TimerService
 from twisted.application.service import IService
@@ -30,6 +31,7 @@ from twisted.logger import capturedLogs
 from twisted.names import dns
 from twisted.names.client import Resolver
 from twisted.protocols.wire import Echo
+from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, readBody
@@ -87,6 +89,12 @@ class OptionsTests(SynchronousTestCase):
             call()
         return caught.exception.code, output.getvalue()
 
+    def set_environ(self, **variables: str) -> None:
+        """Have the process see these variables only."""
+        patched = patch.dict(os.environ, variables, clear=True)
+        patched.start()
+        self.addCleanup(patched.stop)
+
     def parse(self, *arguments: str) -> Options:
         options = Options()
         options.parseOptions(arguments)
@@ -142,6 +150,22 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("team", output)
         again = loads(output.replace("********", "x"), "f", data=None)
         self.assertEqual(again.data, Path("/srv"))
+
+    def test_drop_in(self) -> None:
+        """The environment is the configuration; ``--check`` says what has become of it."""
+        self.set_environ(CACHE_MAX_SIZE="1g")
+        code, output = self.exits(lambda: self.parse("--drop-in", "--check"))
+        self.assertEqual(code, 0)
+        self.assertIn("# CACHE_MAX_SIZE: cache.max_size = 1GiB\n", output)
+        self.assertEqual(loads(output, "f", data=None).ca.directory, Path("/ca"))
+
+    def test_drop_in_of_a_bad_environment(self) -> None:
+        self.set_environ(CACHE_MAX_SIZE="big")
+        code, _ = self.exits(lambda: self.parse("--drop-in"))
+        self.assertIn("environment: CACHE_MAX_SIZE: ", code)
+
+    def test_drop_in_and_a_file(self) -> None:
+        self.assertRaises(usage.UsageError, self.parse, "--drop-in", "--config", str(self.file))
 
     def test_check_of_a_bad_file(self) -> None:
         self.file.write_text("[")
@@ -359,7 +383,7 @@ class StoreTests(SynchronousTestCase):
 
     def service(self, directory: Path) -> ProxyService:
         config = loads(configuration(directory), "f", data=None)
-        service = make_service(MemoryNetwork(), config, None)
+        service = make_service(MemoryNetwork(), config, lambda: config)
         assert isinstance(service, ProxyService)
         return service
 
@@ -571,7 +595,8 @@ class RunningTests(TestCase):
         blob.parent.mkdir(parents=True)
         blob.touch()
         self.directory = path
-        service = make_service(reactor, loads(configuration(path), "f", data=None), None)
+        config = loads(configuration(path), "f", data=None)
+        service = make_service(reactor, config, lambda: config)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(service.stopService)

@@ -124,13 +124,9 @@ def loads(
 
     Args:
         text: TOML.
-        filename: for messages.
-        data: the default of ``data``; None if there is none.
-        directory: where relative paths start.
-        read: gives the content of the files that are named, or raises OSError.
 
-    Raises:
-        ConfigError: with all problems at once.
+    Others, and Raises:
+        see :func:`from_table`.
     """
     try:
         table = tomllib.loads(text)
@@ -139,8 +135,30 @@ def loads(
         raise ConfigError(filename, [f"not TOML: {error}"]) from None
     except RecursionError:
         raise ConfigError(filename, ["not TOML: nested too deeply"]) from None
+    return from_table(table, filename, data=data, directory=directory, read=read)
+
+
+def from_table(
+    table: dict[str, Any],
+    filename: str,
+    *,
+    data: Path | None,
+    directory: Path = Path("/"),
+    read: ReadFile = Path.read_bytes,
+) -> Config:
+    """Make a configuration of what TOML has.
+
+    Args:
+        filename: for messages.
+        data: the default of ``data``; None if there is none.
+        directory: where relative paths start.
+        read: gives the content of the files that are named, or raises OSError.
+
+    Raises:
+        ConfigError: with all problems at once.
+    """
     if data is not None:
-        table.setdefault("data", str(data))
+        table = {"data": str(data), **table}
     converter = make_converter(
         directory,
         {
@@ -193,6 +211,7 @@ def effective(config: Config) -> str:
     config = resolved(config)
     masked = evolve(
         config,
+        ca=evolve(config.ca, passphrase=None if config.ca.passphrase is None else MASK),
         registries={host: _masked(section) for host, section in config.registries.items()},
         upstream=evolve(config.upstream, proxy=_masked_login(config.upstream.proxy)),
     )
@@ -272,6 +291,8 @@ def _finish_ca(read: ReadFile, section: CASection) -> CASection:
     found: list[Problem] = []
     if section.passphrase_file is not None:
         content(read, ("passphrase_file",), section.passphrase_file, found)
+        if section.passphrase is not None:
+            found.append((("passphrase_file",), "not together with passphrase: give one of them"))
     _raise_any(found)
     return section
 

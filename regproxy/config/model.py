@@ -230,11 +230,14 @@ class RelaySection:
 
     Each entry of ``allow`` is an address, a network, or either with a port:
     ``10.0.0.0/8``, ``192.0.2.7:8443``, ``[2001:db8::]/32``. Entries without a
-    port open port 443 only. ``allow_http`` also relays requests for http URLs, to
-    port 80.
+    port open port 443 only. With ``allow_private`` private addresses count as public
+    ones, with ``any_port`` tunnels go to all ports. ``allow_http`` also relays requests
+    for http URLs, to port 80.
     """
 
     allow: tuple[str, ...] = ()
+    allow_private: bool = False
+    any_port: bool = False
     allow_http: bool = False
 
 
@@ -263,6 +266,8 @@ class CASection:
     """``[ca]``: the certificate authority. ``directory`` defaults to ``data``/ca."""
 
     directory: Path | None = None
+    # Not in the repr: it would reach logs and tracebacks.
+    passphrase: str | None = field(default=None, repr=False)
     passphrase_file: Path | None = None
 
 

@@ -25,7 +25,7 @@ from regproxy.config.model import Config, RegistrySection
 from regproxy.config.wayout import Line
 from regproxy.oci.errors import InternalError
 from regproxy.oci.names import Host
-from regproxy.policy.addresses import AddressGuard, AllowEntry, LeadsBack, nowhere
+from regproxy.policy.addresses import AddressGuard, LeadsBack, nowhere
 from regproxy.policy.caching import CacheStatus, Forward
 from regproxy.registry.ask import length_of
 from regproxy.registry.errors import answer_to
@@ -77,8 +77,7 @@ class RelayResource(Resource):
         super().__init__()
         self._clock = cast(IReactorTime, ways_out.reactor)
         self._limits = config.limits
-        allow = tuple(map(AllowEntry.parse, config.relay.allow))
-        guard = AddressGuard(allow, ports=frozenset({HTTP_PORT}), own=own)
+        guard = AddressGuard.relaying(config.relay, frozenset({HTTP_PORT}), own)
         # Each connection carries one request: its next client may be another.
         pool = MeteredPool(self._clock, config.limits.upstream_head_size, persistent=False)
         endpoints = _Endpoints(ways_out, guard, config.line(RegistrySection()))

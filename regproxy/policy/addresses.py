@@ -23,6 +23,7 @@ from typing import Final
 
 from attrs import frozen
 
+from regproxy.config.model import RelaySection
 from regproxy.oci.names import HTTPS_PORT
 
 #: Whether a connection to this address and port would come back to this proxy.
@@ -31,11 +32,12 @@ LeadsBack = Callable[[str, int], bool]
 _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
 
-# What a registry with relay_private may live at. Site-local addresses (RFC 3879)
-# are what unique local ones were called before.
-_PRIVATE: Final = (
+# Site-local addresses (RFC 3879) are what unique local ones were called before.
+_LOOPBACK: Final = (
     ("127.0.0.0/8", "loopback"),
     ("::1/128", "loopback"),
+)
+_PRIVATE: Final = (
     ("10.0.0.0/8", "private"),
     ("172.16.0.0/12", "private"),
     ("192.168.0.0/16", "private"),
@@ -97,6 +99,7 @@ def _table(*rows: tuple[str, str]) -> _Table:
 
 
 _DENIED_NETWORKS: Final = _table(*_DENIED)
+_LOOPBACK_NETWORKS: Final = _table(*_LOOPBACK)
 _PRIVATE_NETWORKS: Final = _table(*_PRIVATE)
 # IPv4-compatible (RFC 4291 section 2.5.5.1) and NAT64.
 _V4_IN_LAST_BITS: Final = tuple(map(IPv6Network, ("::/96", *_NAT64)))
@@ -125,14 +128,16 @@ def _layers(address: _Address) -> Iterator[_Address]:
         yield IPv4Address(int(address) & 0xFFFFFFFF)
 
 
-def _kind(address: _Address, private: bool) -> str | None:
+def _kind(address: _Address, private: bool, loopback: bool) -> str | None:
     """What is special about *address*, or None if it may be dialled."""
-    for network, kind in _DENIED_NETWORKS:
-        if address in network:
-            return kind
-    for network, kind in _PRIVATE_NETWORKS:
-        if address in network:
-            return None if private else kind
+    for networks, open_ in (
+        (_DENIED_NETWORKS, False),
+        (_LOOPBACK_NETWORKS, loopback),
+        (_PRIVATE_NETWORKS, private),
+    ):
+        for network, kind in networks:
+            if address in network:
+                return None if open_ else kind
     if isinstance(address, IPv6Address) and address not in _GLOBAL_V6:
         return "reserved"
     return None
@@ -192,14 +197,28 @@ class AddressGuard:
     Attributes:
         allow: exceptions; one that matches lifts every other rule for that address.
         ports: ports that are open at public addresses; None means all.
-        private: whether private and loopback addresses count as public ones.
+        private: whether private addresses count as public ones.
+        loopback: whether loopback addresses do.
         own: where this proxy itself is. No exception holds there.
     """
 
     allow: tuple[AllowEntry, ...] = ()
     ports: frozenset[int] | None = None
     private: bool = False
+    loopback: bool = False
     own: LeadsBack = nowhere
+
+    @classmethod
+    def relaying(
+        cls, relay: RelaySection, ports: frozenset[int] | None, own: LeadsBack = nowhere
+    ) -> AddressGuard:
+        """The guard of what goes where others say, as far as *relay* lets it.
+
+        Raises:
+            ValueError: an entry of its ``allow`` is none.
+        """
+        allow = tuple(map(AllowEntry.parse, relay.allow))
+        return cls(allow, ports, private=relay.allow_private, own=own)
 
     @classmethod
     def private_allowed(
@@ -209,7 +228,7 @@ class AddressGuard:
 
         Link-local, metadata, multicast and other special addresses stay refused.
         """
-        return cls(allow, private=True, own=own)
+        return cls(allow, private=True, loopback=True, own=own)
 
     def check(self, address: str, port: int) -> str | None:
         """None if *address* may be dialled at *port*, else the reason why not.
@@ -228,7 +247,7 @@ class AddressGuard:
         for layer in _layers(parsed):
             if any(entry.admits(layer, port) for entry in self.allow):
                 listed = True
-            elif kind := _kind(layer, self.private):
+            elif kind := _kind(layer, self.private, self.loopback):
                 article = "an" if kind == "unspecified" else "a"
                 return f"{layer} is {article} {kind} address"
         return None if listed else self._check_port(port)

@@ -60,7 +60,7 @@ class Agents:
         self._ways_out = ways_out
         self._config = config
         allow = tuple(map(AllowEntry.parse, config.relay.allow))
-        self._public = AddressGuard(allow, own=own)
+        self._public = AddressGuard.relaying(config.relay, None, own)
         self._private = AddressGuard.private_allowed(allow, own)
         self._agents: OrderedDict[_Key, tuple[IAgent, MeteredPool]] = OrderedDict()
 

@@ -305,6 +305,17 @@ class RegistryTests(SynchronousTestCase):
         self.assertIn('registries."a.b".ca_file: expected certificates in PEM form', problem)
         self.assertIn("found none that can be read in '/c'", problem)
 
+    def test_passphrase(self) -> None:
+        """It is in the file or beside it, and not shown."""
+        config = loads(f"[ca]\npassphrase = '{PASSWORD}'", "f", data=DATA)
+        self.assertEqual(config.ca.passphrase, PASSWORD)
+        self.assertIn(f'passphrase = "{MASK}"', effective(config))
+        self.assertNotIn(PASSWORD, effective(config) + repr(config))
+        (problem,) = found(f"[ca]\npassphrase = '{PASSWORD}'\npassphrase_file = '/p'")
+        self.assertEqual(
+            problem, "ca.passphrase_file: not together with passphrase: give one of them"
+        )
+
     def test_unreadable_files(self) -> None:
         """Files are needed at the start, not at the first pull."""
         error = self.assertRaises(
@@ -529,7 +540,7 @@ _configs = st.builds(
         min_free=st.integers(0, 9),
         verify=st.just(0.5),
     ),
-    ca=st.builds(CASection, st.none() | _paths, st.none() | _paths),
+    ca=st.builds(CASection, directory=st.none() | _paths, passphrase_file=st.none() | _paths),
     freshness=st.builds(
         FreshnessSection,
         default=_durations,

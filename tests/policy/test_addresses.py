@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from regproxy.config.model import RelaySection
 from regproxy.policy.addresses import AddressGuard, AllowEntry, refusal
 
 DENIED_V4 = [
@@ -210,6 +211,30 @@ class AddressGuardTests(SynchronousTestCase):
                 self.assertTrue(reason.startswith(f"{address} is this proxy itself"), reason)
             self.assertIsNone(guard.check("10.0.0.5", 5000))
             self.assertIsNone(guard.check("8.8.4.4", 443))
+
+    def test_relaying(self) -> None:
+        """``allow_private`` opens what is private, and neither this machine nor the metadata."""
+        closed, open_ = (
+            AddressGuard.relaying(RelaySection(("127.0.0.5",), allow_private=private), ports)
+            for private, ports in ((False, frozenset({443})), (True, None))
+        )
+        for address in "10.0.0.1", "172.31.0.1", "192.168.0.1", "fd12::1", "100.64.0.1":
+            self.assertIsNotNone(closed.check(address, 443), address)
+            self.assertIsNone(open_.check(address, 443), address)
+            self.assertIsNone(open_.check(address, 5000), address)
+        for address in (
+            "127.0.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "169.254.169.254",
+            "fe80::1",
+            "100.100.100.200",
+            "168.63.129.16",
+            "fd00:ec2::254",
+            "64:ff9b::127.0.0.1",
+        ):
+            self.assertIsNotNone(open_.check(address, 443), address)
+        self.assertIsNone(open_.check("127.0.0.5", 443))
 
     def test_private_allowed(self) -> None:
         """A private registry may be anywhere private, never at a metadata service."""

@@ -16,7 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.tls.cafiles import CAFiles, load_or_create, read_certificates
 from regproxy.tls.errors import CAError
+from tests.support import docker_registry_proxy
 from tests.support.certificates import Identity, make_ca, make_leaf, rsa_key
+from tests.support.programs import needs
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -184,6 +186,19 @@ class LoadTests(DirectoryTests):
         with self.assertRaisesRegex(CAError, r"ca\.key .*passphrase is wrong") as caught:
             self.load(b"guess")
         self.assertNotIn("guess", str(caught.exception))
+
+    @needs("openssl")
+    def test_triple_des(self) -> None:
+        """Keys as docker-registry-proxy encrypts them, in both formats."""
+        self.directory.mkdir(parents=True)
+        for traditional in False, True:
+            docker_registry_proxy.make_ca(self.directory, bits=2048, traditional=traditional)
+            pem = (self.directory / "ca.key").read_bytes()
+            self.assertEqual(b"DEK-Info: DES-EDE3-CBC" in pem, traditional)
+            (certificate,) = self.load(b"foobar").usable_chain(datetime.now(UTC))
+            self.assertIn("DockerMirrorBox", certificate.subject.rfc4514_string())
+            with self.assertRaisesRegex(CAError, r"ca\.key .*passphrase is wrong"):
+                self.load(b"guess")
 
     def test_passphrase_without_need(self) -> None:
         ca = make_ca()
