@@ -44,6 +44,7 @@ from regproxy.store.errors import StoreUnusable
 from regproxy.tls.contexts import HTTP_1_1
 from regproxy.tls.errors import CAError
 from regproxy.upstream.loops import find_loops
+from regproxy.web.drain import drained
 from regproxy.wiring import Foundation, House, fingerprint
 
 # Seconds between writes of the times of last use: what a kill loses of them.
@@ -405,10 +406,19 @@ class ProxyService(MultiService):
         )
 
     def stopService(self) -> Deferred[Any]:
-        """Stop everything."""
+        """Accept nothing more, let what is under way come to its end, then stop everything."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         self._foundation.parts.stop()
-        return gatherResults([super().stopService(), self.house.upstream.close()])
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        doors = (ListenerService, DNSListenerService)
+        closing = [door.stopService() for door in self.services if isinstance(door, doors)]
+        await gatherResults(closing)
+        limit = self.house.config.limits.drain
+        if not await drained(self._reactor, self._foundation.access_log.under_way, limit):
+            self._log.warn("Answers that were not over after {limit} s are cut off", limit=limit)
+        await gatherResults([MultiService.stopService(self), self.house.upstream.close()])
 
     def way(self, name: str) -> IProtocolFactory:
         """The factory of the way in called *name*, as the configuration in force wants it."""

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 from twisted.application.internet import TimerService
@@ -55,6 +55,7 @@ from regproxy.tap import (
     makeService,
     raise_file_limit,
 )
+from regproxy.web.access_log import UnderWay
 from tests.support.certificates import make_ca, make_leaf
 from tests.support.memory_network import MemoryNetwork
 from tests.support.process import free_port
@@ -482,6 +483,28 @@ class RunningTests(TestCase):
             [child.port for child in service.services if isinstance(child, ListenerService)],
             [None, None],
         )
+
+    async def test_stop_waits(self) -> None:
+        """Nobody is let in any more, and the store is there for those who are."""
+        service = await self.start()
+        under_way = service._foundation.access_log.under_way
+        under_way.add(cast(UnderWay, object()))
+        stopping = service.stopService()
+        doors = [child for child in service.services if isinstance(child, ListenerService)]
+        self.assertEqual({door.port for door in doors}, {None})
+        self.assertFalse(stopping.called)
+        self.assertNotEqual(self.threads(), [])
+        under_way.clear()
+        await stopping
+        self.assertEqual(self.threads(), [])
+
+    async def test_stop_waits_no_longer_than(self) -> None:
+        """For ``drain``, and says so."""
+        service = await self.start("[limits]\ndrain = '0.1s'")
+        service._foundation.access_log.under_way.add(cast(UnderWay, object()))
+        with capturedLogs() as events:
+            await service.stopService()
+        self.assertEqual([event["limit"] for event in events if "limit" in event], [0.1])
 
     async def test_reload(self) -> None:
         """SIGHUP: a good file counts from the next request on."""

@@ -331,6 +331,8 @@ class LimitsSection:
     # The distribution specification asks registries to take manifests of at
     # least 4 MiB; Docker's client reads no more than that.
     manifest_size: int = 4 * MiB
+    # Docker kills what has not ended 10 s after it was asked to.
+    drain: float = 8.0
 
 
 @frozen
