@@ -9,17 +9,20 @@ BIN := $(VENV)/bin
 CONFIG ?= run/regproxy.toml
 # The tests of "make test": any names that trial takes.
 TESTS ?= tests
+# What "make e2e-image" keeps for its next call.
+E2E_IMAGE := run/e2e-image
 # What "make bench" runs: all, or names of modules in bench/cases/.
 CASES ?=
 # Where it writes all samples.
 RESULTS ?= run/bench.json
 
-.PHONY: help run test soak bench lint docs e2e-deps bench-deps clean
+.PHONY: help run test e2e-image soak bench lint docs e2e-deps bench-deps clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make run       start the proxy in the foreground [CONFIG=file]'
 	@echo 'make test      run the tests [TESTS=tests.oci]'
+	@echo 'make e2e-image build the image with dockerd, run it and pull (Debian, root)'
 	@echo 'make soak      run the tests that take minutes: herds, hundreds of kills; with figures'
 	@echo 'make bench     measure beside nginx and others; takes minutes [CASES="warm_tls herd"]'
 	@echo 'make lint      check style, types, floors and news fragments'
@@ -33,6 +36,25 @@ run: $(VENV)/.has-run $(CONFIG)
 
 test: $(VENV)/.has-test
 	$(BIN)/python -m tests.run $(TESTS)
+
+e2e-image: $(VENV)/.has-test $(E2E_IMAGE)/base.tar $(E2E_IMAGE)/wheels
+	$(BIN)/python -m tests.run tests.e2e.image
+
+# A Debian like the machine's own, whose Python the wheels have to fit.
+$(E2E_IMAGE)/base.tar:
+	mkdir -p $(@D)
+	debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv \
+	    "$$(. /etc/os-release && echo "$$VERSION_CODENAME")" $(@D)/base
+	tar --directory=$(@D)/base --exclude=./dev --exclude=./var/cache/apt/archives \
+	    --exclude=./var/lib/apt/lists --exclude=./usr/share/doc --create --file=$@.part .
+	mv $@.part $@
+	rm -rf $(@D)/base
+
+$(E2E_IMAGE)/wheels: setup.cfg pyproject.toml
+	rm -rf $@ $(@D)/venv
+	/usr/bin/python3 -m venv $(@D)/venv
+	$(@D)/venv/bin/pip wheel --quiet --disable-pip-version-check --wheel-dir $@ \
+	    . setuptools cyclonedx-bom
 
 soak: $(VENV)/.has-test
 	$(BIN)/python -m tests.run tests.faults.soak
@@ -56,8 +78,8 @@ e2e-deps: export DEBIAN_FRONTEND := noninteractive
 e2e-deps:
 	apt-get update
 	apt-get install --yes --no-install-recommends \
-	    apache2-utils ca-certificates conmon containerd crun curl dnsmasq-base dnsutils \
-	    docker-registry docker.io fish haproxy iproute2 iptables microsocks nginx openssl podman \
+	    apache2-utils ca-certificates conmon containerd crun curl debootstrap dnsmasq-base dnsutils \\
+	    docker-registry docker.io fish haproxy iproute2 iptables microsocks nginx openssl podman \\
 	    prometheus python3-venv runc skopeo squid-openssl zsh
 
 bench-deps: e2e-deps

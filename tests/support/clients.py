@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.process import Process, Result, environment, run
+from tests.support.process import COMMAND_TIMEOUT, Process, Result, environment, run
 from tests.support.programs import program
 from tests.support.registry import Login
 
@@ -116,10 +116,12 @@ class Docker(Client):
         ca_file: Path,
         *mirrors: str,
         within: Sequence[str] = (),
+        bridge: str | None = None,
     ) -> None:
         """*mirrors* are the URLs of ``registry-mirrors``.
 
-        *within* is the beginning of a command line, to run the daemon elsewhere.
+        *within* is the beginning of a command line, to run the daemon elsewhere. *bridge* is the
+        address of a network for its containers; without it they have the machine's only.
         """
         super().__init__(directory, proxy_url, ca_file)
         self._sockets = short_directory()
@@ -135,7 +137,7 @@ class Docker(Client):
             f"--exec-root={self._sockets / 'exec'}",
             f"--pidfile={directory / 'dockerd.pid'}",
             f"--host={self._host}",
-            "--bridge=none",
+            "--bridge=none" if bridge is None else f"--bip={bridge}",
             "--iptables=false",
             "--ip6tables=false",
         ]
@@ -155,14 +157,19 @@ class Docker(Client):
         super().close()
         shutil.rmtree(self._sockets)
 
-    def docker(self, *arguments: str, stdin: str = "") -> Result:
+    def docker(self, *arguments: str, stdin: str = "", timeout: float = COMMAND_TIMEOUT) -> Result:
         """Run the docker command."""
-        config = str(self.directory / "docker-config")
         return run(
-            *(program("docker"), "--config", config, "--host", self._host, *arguments),
+            *self.command(*arguments),
             env=self.env,
             stdin=stdin,
+            timeout=timeout,
         )
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of the docker command."""
+        config = str(self.directory / "docker-config")
+        return [program("docker"), "--config", config, "--host", self._host, *arguments]
 
     def log_in(self, host: str, login: Login) -> Result:
         """``docker login``, which asks the registry."""
