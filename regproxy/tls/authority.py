@@ -88,7 +88,7 @@ class CertificateAuthority:
         Raises:
             CAError: the files cannot be read, written or used.
         """
-        files = cafiles.load_or_create(directory, passphrase, lambda: _create(now))
+        files = cafiles.load_or_create(directory, passphrase, lambda: create_root(now))
         return cls(files.key, files.usable_chain(now))
 
     @property
@@ -150,7 +150,7 @@ class CertificateAuthority:
         return Leaf(certificate, key, intermediates)
 
 
-def _create(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def create_root(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """A new root with a name that tells it from any other."""
     key = ec.generate_private_key(ec.SECP256R1())
     label = f"regproxy CA {secrets.token_hex(4)} {socket.gethostname()}"[:_COMMON_NAME_MAX]

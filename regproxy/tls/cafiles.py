@@ -66,11 +66,21 @@ class CAFiles:
             self._check_time(certificate, now)
         return tuple(chain)
 
-    def _issuer(self) -> x509.Certificate:
+    @property
+    def matches(self) -> bool:
+        """Whether one of the certificates has this key."""
+        return self._with_key() is not None
+
+    def _with_key(self) -> x509.Certificate | None:
         public_key = self.key.public_key()
         for certificate in self.certificates:
             if _public_key(certificate) == public_key:
                 return certificate
+        return None
+
+    def _issuer(self) -> x509.Certificate:
+        if (found := self._with_key()) is not None:
+            return found
         raise CAError(
             f"{self.key_file} is not the key of any certificate in {self.certificate_file}:"
             " put the matching pair there"
@@ -126,19 +136,53 @@ def load_or_create(
     try:
         if not (certificate_file.exists() and key_file.exists()):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _locked(directory / "ca.lock"):
+            with locked(directory):
                 _create_if_absent(certificate_file, key_file, passphrase, create)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    return read_pair(certificate_file, key_file, passphrase)
+
+
+def read_pair(certificate_file: Path, key_file: Path, passphrase: bytes | None) -> CAFiles:
+    """Read the two files of a CA.
+
+    Raises:
+        CAError: reading failed.
+    """
+    try:
         return CAFiles(
             certificate_file,
             key_file,
             read_certificates(certificate_file),
-            _read_key(key_file, passphrase),
+            _read_key(key_file, passphrase or None),
         )
     except OSError as error:
-        raise CAError(
-            f"{error.filename or directory}: {error.strerror}: the CA's files have to be"
-            " readable, and their directory writable unless both are there"
-        ) from error
+        raise _unusable(certificate_file.parent, error) from error
+
+
+def write_pair(
+    certificate_file: Path,
+    key_file: Path,
+    passphrase: bytes | None,
+    made: tuple[x509.Certificate, ec.EllipticCurvePrivateKey],
+) -> None:
+    """Write the two files of a CA, of which the key can be read by its owner only.
+
+    Raises:
+        OSError: that failed.
+    """
+    certificate, key = made
+    encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    # Key first: a reader that finds the certificate finds both.
+    write(key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), 0o600)
+    write(certificate_file, certificate.public_bytes(Encoding.PEM), 0o644)
+
+
+def _unusable(directory: Path, error: OSError) -> CAError:
+    return CAError(
+        f"{error.filename or directory}: {error.strerror}: the CA's files have to be"
+        " readable, and their directory writable unless both are there"
+    )
 
 
 def read_certificates(file: Path) -> tuple[x509.Certificate, ...]:
@@ -171,11 +215,7 @@ def _create_if_absent(
             f"{missing} is missing while {present[0]} is there: put it back, or remove"
             f" {present[0]} to have a new CA made"
         )
-    certificate, key = create()
-    encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-    # Key first: a reader that finds the certificate finds both.
-    _write(key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), 0o600)
-    _write(certificate_file, certificate.public_bytes(Encoding.PEM), 0o644)
+    write_pair(certificate_file, key_file, passphrase, create())
     _log.info("made a new certificate authority: {file}", file=str(certificate_file))
 
 
@@ -203,13 +243,14 @@ def _read_key(file: Path, passphrase: bytes | None) -> Key:
 
 
 @contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("ab") as lock:
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other processes from changing the CA in *directory* meanwhile."""
+    with (directory / "ca.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _write(file: Path, content: bytes, mode: int) -> None:
+def write(file: Path, content: bytes, mode: int) -> None:
     """Put a file there whole and on disk, or not at all."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
@@ -219,11 +260,16 @@ def _write(file: Path, content: bytes, mode: int) -> None:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
-        os.rename(temporary, file)
+        rename(Path(temporary), file)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def rename(file: Path, to: Path) -> None:
+    """Rename within a directory; a loss of power does not undo it."""
+    os.rename(file, to)
+    directory = os.open(to.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

@@ -12,6 +12,10 @@ class CAError(Exception):
     """
 
 
+class RotationRefused(Exception):
+    """It is not the moment to announce a CA, or to put it in the place of the one in use."""
+
+
 class HandshakeRefused(SSL.Error):
     """This side breaks off a handshake.
 
