@@ -74,10 +74,10 @@ from regproxy.store.disk import BlobDirectory, ThreadWorkers
 from regproxy.store.housekeeping import Housekeeping
 from regproxy.store.index import Index
 from regproxy.store.store import Store
-from regproxy.tls.authority import CertificateAuthority
 from regproxy.tls.client import VerifyingPolicy
 from regproxy.tls.errors import CAError
 from regproxy.tls.leaves import LeafCache
+from regproxy.tls.rotation import RotatingAuthority
 from regproxy.tls.server import Handshakes, ServerTLS
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.credentials import Credentials
@@ -100,7 +100,7 @@ class Foundation:
     """What lasts for the life of the process."""
 
     reactor: Any
-    authority: CertificateAuthority
+    authority: RotatingAuthority
     leaves: LeafCache
     handshakes: Handshakes
     connections: Connections
@@ -131,9 +131,7 @@ class Foundation:
         Raises:
             CAError: the CA cannot be used.
         """
-        authority = CertificateAuthority.load_or_create(
-            config.ca_directory, passphrase=_passphrase(config.ca), now=_now()
-        )
+        authority = RotatingAuthority.load(config.ca_directory, _passphrase(config.ca), _now)
         directory = BlobDirectory(config.cache_directory)
         disk_pool = ThreadPool(0, DISK_THREADS, "disk")
         index_pool = ThreadPool(0, 1, "index")
@@ -261,7 +259,9 @@ class House:
         guests = Guests(service)
         mirrored = RegistryResource(guests, config, reactor, MirrorDoor(config))
         pages = partial(
-            ManagementSite, foundation.authority.certificate_pem, _facts(foundation, config)
+            ManagementSite,
+            lambda: foundation.authority.certificate_pem,
+            _facts(foundation, config),
         )
 
         def site(
@@ -389,7 +389,7 @@ def _management(
     return tree
 
 
-def _ca(authority: CertificateAuthority) -> CAValue:
+def _ca(authority: RotatingAuthority) -> CAValue:
     root = authority.chain[-1]
     return CAValue(
         subject=root.subject.rfc4514_string(),
@@ -410,7 +410,7 @@ def _metrics(foundation: Foundation) -> Metrics:
         handshakes=foundation.handshakes,
         leaves=foundation.leaves,
         loop_delay=foundation.loop_delay,
-        ca_expires=min(each.not_valid_after_utc for each in foundation.authority.chain),
+        ca_expires=lambda: min(each.not_valid_after_utc for each in foundation.authority.chain),
     )
     return Metrics(sources, foundation.reactor)
 

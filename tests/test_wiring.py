@@ -181,6 +181,45 @@ class WaysTests(WiringTestCase):
             pem = self.get(way, "/ca.crt", "x").body
             self.assertEqual(pem, (self.directory / "ca" / "ca.crt").read_bytes())
 
+    def test_rotation(self) -> None:
+        """Who has fetched the CA once it was announced can go on when it has taken over."""
+        authority = self.foundation.authority
+        before = self.get("proxy", "/ca.crt", "x").body
+        authority.adopt(authority.announced())
+        announced = self.get("proxy", "/ca.crt", "x").body
+        self.assertTrue(announced.startswith(before))
+        self.pull(before)
+        authority.adopt(authority.rotated())
+        self.pull(announced)
+        self.pull(self.get("management", "/ca.crt", "x").body)
+        self.assertRaises(ssl.SSLError, self.pull, before)
+
+    def pull(self, trusted: bytes) -> None:
+        """Ask a registry through CONNECT."""
+        stream = self.connect("proxy")
+        stream.send(
+            f"CONNECT {SECURE.authority} HTTP/1.1\r\nHost: {SECURE.authority}\r\n\r\n".encode()
+        )
+        stream.take()
+        client = SecureClient(stream, trusted, SECURE.name)
+        self.assertEqual(client.get(self.network, "/v2/", SECURE.name).body, b"{}")
+
+    def test_tunnels(self) -> None:
+        """Where they lead to is what ``[relay]`` says."""
+        for relay, statuses in (
+            (RelaySection(), {443: 403, 5000: 403}),
+            (RelaySection(allow_private=True), {443: 200, 5000: 403}),
+            (RelaySection(allow_private=True, any_port=True), {443: 200, 5000: 200}),
+        ):
+            house = self.with_config(relay=relay)
+            for port, status in statuses.items():
+                self.network.serve("inside.example.com", "10.0.0.7", port, self.registry)
+                stream = self.connect("proxy", house)
+                host = f"inside.example.com:{port}"
+                stream.send(f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                self.network.flush()
+                self.assertEqual(Answer("CONNECT", stream.take()).status, status, (relay, port))
+
     def test_metrics(self) -> None:
         """On the management port only: what happened on every way, and what registries said."""
         said = {b"RateLimit-Remaining": b"76;w=60"}

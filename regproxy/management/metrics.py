@@ -7,7 +7,7 @@ each means is told in ``docs/reference/metrics.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import Final, TypeVar
@@ -65,7 +65,7 @@ class Sources:
     """Where the numbers are.
 
     Attributes:
-        ca_expires: when the first certificate of the CA's chain does.
+        ca_expires: gives when the first certificate of the CA's chain does.
     """
 
     traffic: Traffic
@@ -78,7 +78,7 @@ class Sources:
     handshakes: Handshakes
     leaves: LeafCache
     loop_delay: LoopDelay
-    ca_expires: datetime
+    ca_expires: Callable[[], datetime]
 
 
 class Metrics:
@@ -185,7 +185,7 @@ def _clients(sources: Sources) -> Iterator[Metric]:
     yield _gauge(
         "ca_expiry_timestamp_seconds",
         "When the CA's certificate expires.",
-        {(): sources.ca_expires.timestamp()},
+        {(): sources.ca_expires().timestamp()},
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from base64 import b64encode
+from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
@@ -122,12 +123,14 @@ class ManagementSite(Resource):
     """The root of the tree.
 
     Args:
-        ca_pem: the CA certificate in PEM form, as ``/ca.crt`` gives it out.
+        ca_pem: what clients are to trust, in PEM form, as ``/ca.crt`` gives it out.
         facts: what the page shows.
         metrics: what ``/metrics`` shows; None where that is nobody's business.
     """
 
-    def __init__(self, ca_pem: bytes, facts: Facts, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, ca_pem: Callable[[], bytes], facts: Facts, metrics: Metrics | None = None
+    ) -> None:
         Resource.__init__(self)
         self.putChild(b"", _Welcome(facts))
         self.putChild(b"ca.crt", _Certificate(ca_pem))
@@ -232,7 +235,7 @@ class _Certificate(_Page):
     files that end in ``.crt`` only.
     """
 
-    def __init__(self, pem: bytes) -> None:
+    def __init__(self, pem: Callable[[], bytes]) -> None:
         super().__init__()
         self._pem = pem
 
@@ -241,7 +244,7 @@ class _Certificate(_Page):
         request.setHeader("Content-Disposition", 'inline; filename="regproxy.crt"')
         # A new CA must not hide behind a stored copy of the old one.
         request.setHeader("Cache-Control", "no-store")
-        return self._pem
+        return self._pem()
 
 
 class _Welcome(_Page):

@@ -49,7 +49,7 @@ class SiteCase(SynchronousTestCase):
         self, path: str, method: str = "GET", host: str = "proxy.example:8080", fields: str = ""
     ) -> tuple[HTTPChannel, StringTransport]:
         """Send one request: the server's side of it."""
-        site = Site(ManagementSite(PEM, FACTS, self.metrics), reactor=Clock())
+        site = Site(ManagementSite(lambda: PEM, FACTS, self.metrics), reactor=Clock())
         channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         transport = StringTransport()
         channel.makeConnection(transport)

@@ -75,7 +75,7 @@ class MetricsCase(CacheCase):
                 CertificateAuthority(ca.key, (ca.certificate,)), lambda: datetime.now(UTC)
             ),
             loop_delay=LoopDelay(self.clock, self.clock.seconds),
-            ca_expires=datetime(2036, 3, 9, tzinfo=UTC),
+            ca_expires=lambda: datetime(2036, 3, 9, tzinfo=UTC),
         )
         self.metrics = Metrics(self.sources, self.clock)
 
