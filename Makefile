@@ -78,9 +78,9 @@ e2e-deps: export DEBIAN_FRONTEND := noninteractive
 e2e-deps:
 	apt-get update
 	apt-get install --yes --no-install-recommends \
-	    apache2-utils ca-certificates conmon containerd crun curl debootstrap dnsmasq-base dnsutils \\
-	    docker-registry docker.io fish haproxy iproute2 iptables microsocks nginx openssl podman \\
-	    prometheus python3-venv runc skopeo squid-openssl zsh
+	    apache2-utils ca-certificates conmon containerd crun curl debootstrap dnsmasq-base \
+	    dnsutils docker-compose docker-registry docker.io fish haproxy iproute2 iptables \
+	    microsocks nginx openssl podman prometheus python3-venv runc skopeo squid-openssl zsh
 
 bench-deps: e2e-deps
 
