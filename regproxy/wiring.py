@@ -40,6 +40,8 @@ from regproxy.listeners.relay import RelayResource
 from regproxy.listeners.sni import HelloFactory
 from regproxy.listeners.tunnel import Outcome, TunnelRecord, Tunnels
 from regproxy.management.access import Guard
+from regproxy.management.ca import Authority
+from regproxy.management.ca_api import operations as ca_operations
 from regproxy.management.connections import Connections
 from regproxy.management.events import Events
 from regproxy.management.history import History, Totals
@@ -51,7 +53,6 @@ from regproxy.management.probe import ReadyResource
 from regproxy.management.resource import ApiResource
 from regproxy.management.site import Facts, ManagementSite
 from regproxy.management.tally import Served, Traffic
-from regproxy.management.values import CAValue
 from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import HTTPS_PORT, Host
@@ -122,6 +123,7 @@ class Foundation:
     loop_delay: LoopDelay
     places: OwnPlaces
     system_resolver: IHostnameResolver
+    ca: Authority
     parts: Parts
 
     @classmethod
@@ -145,6 +147,7 @@ class Foundation:
         ledger = Ledger(traffic.name_of, time.time)
         history = History(partial(_totals, traffic, ledger), time.time, time.monotonic)
         connections = Connections()
+        ca = Authority(authority, workers)
         rooms = Rooms(
             traffic=traffic,
             ledger=ledger,
@@ -154,7 +157,7 @@ class Foundation:
             housekeeping=Housekeeping(store, directory, workers, reactor, time.time, config.cache),
             loop_delay=LoopDelay(reactor, time.monotonic),
             connections=connections.open.total,
-            ca=partial(_ca, authority),
+            ca=ca.state,
         )
         return cls(
             reactor=reactor,
@@ -180,6 +183,7 @@ class Foundation:
             loop_delay=rooms.loop_delay,
             places=OwnPlaces(),
             system_resolver=reactor.nameResolver,
+            ca=ca,
             parts=Parts.over(
                 rooms, events, history, config, directory, workers, reactor, time.time
             ),
@@ -384,18 +388,10 @@ def _management(
     workers = ThreadWorkers(reactor, foundation.disk_pool)
     guard = Guard(config.management, workers, reactor, parts.bad_logins)
     tree = pages(_metrics(foundation))
-    tree.putChild(b"api", ApiResource(parts.operations(), guard))
+    operations = *parts.operations(), *ca_operations(foundation.ca)
+    tree.putChild(b"api", ApiResource(operations, guard))
     tree.putChild(b"readyz", ReadyResource(parts.readiness))
     return tree
-
-
-def _ca(authority: RotatingAuthority) -> CAValue:
-    root = authority.chain[-1]
-    return CAValue(
-        subject=root.subject.rfc4514_string(),
-        fingerprint=root.fingerprint(hashes.SHA256()).hex(":").upper(),
-        not_after=root.not_valid_after_utc,
-    )
 
 
 def _metrics(foundation: Foundation) -> Metrics:

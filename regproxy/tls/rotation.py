@@ -187,6 +187,11 @@ class RotatingAuthority:
         return self.known.current.chain
 
     @property
+    def previous(self) -> tuple[x509.Certificate, ...]:
+        """Those before that clients are still given."""
+        return _valid(self.known.previous, self._now())
+
+    @property
     def certificate_pem(self) -> bytes:
         """What clients are to trust, the root of the one in use first."""
         return _pem(self.known.trusted(self._now()))
