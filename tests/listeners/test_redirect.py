@@ -11,9 +11,9 @@ from twisted.web.resource import Resource
 from regproxy.config.model import Config, HostPattern, InterceptionSection, RegistrySection
 from regproxy.listeners.redirect import RedirectResource
 from regproxy.oci.names import Host
-from regproxy.web.access_log import AccessLog, AccessRecord
 from regproxy.web.site import Entry, Limits, StrictSite
 from tests.support.front import Answer, Client
+from tests.support.sites import KeptLog
 
 CONFIG = Config(
     data=Path("/nonexistent"),
@@ -36,18 +36,10 @@ class _Registries(Resource):
         return b"registries"
 
 
-class _Log(AccessLog):
-    def __init__(self) -> None:
-        self.records: list[AccessRecord] = []
-
-    def record(self, record: AccessRecord) -> None:
-        self.records.append(record)
-
-
 class RedirectTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.log = _Log()
+        self.log = KeptLog()
         self.site = StrictSite(
             RedirectResource(_Registries(), CONFIG),
             Entry("http"),
