@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -27,7 +26,6 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 from twisted.web.resource import IResource
 
-from regproxy import __version__
 from regproxy.config.model import CASection, Config, RegistrySection
 from regproxy.config.wayout import Trust
 from regproxy.dns.cache import AnswerCache
@@ -48,10 +46,12 @@ from regproxy.management.history import History, Totals
 from regproxy.management.loop_delay import LoopDelay
 from regproxy.management.metrics import Metrics, Sources
 from regproxy.management.overview import Rooms
+from regproxy.management.pages.rendering import MANAGEMENT, PROXY, Pages
+from regproxy.management.pages.sources import Sources as PageSources
 from regproxy.management.parts import Parts
 from regproxy.management.probe import ReadyResource
 from regproxy.management.resource import ApiResource
-from regproxy.management.site import Facts, ManagementSite
+from regproxy.management.site import ManagementSite, OpenSite
 from regproxy.management.tally import Served, Traffic
 from regproxy.oci.errors import OwnFailure, RegistryError
 from regproxy.oci.kinds import RequestKind
@@ -262,11 +262,6 @@ class House:
         registries = RegistryResource(service, config, reactor)
         guests = Guests(service)
         mirrored = RegistryResource(guests, config, reactor, MirrorDoor(config))
-        pages = partial(
-            ManagementSite,
-            lambda: foundation.authority.certificate_pem,
-            _facts(foundation, config),
-        )
 
         def site(
             resource: IResource, entry: Entry, kind: type[StrictSite] = StrictSite
@@ -309,7 +304,12 @@ class House:
             decide=partial(decide, config),
             intercepted=enter,
             plain=site(
-                PlainResource(pages(), registries, RelayResource(ways_out, config, own), config),
+                PlainResource(
+                    _welcome(foundation, config),
+                    registries,
+                    RelayResource(ways_out, config, own),
+                    config,
+                ),
                 Entry("proxy"),
             ),
             tunnels=tunnels("connect", "CONNECT"),
@@ -328,7 +328,7 @@ class House:
             ),
             "http": site(RedirectResource(registries, config), Entry("http")),
             "mirror": site(MirrorResource(mirrored), Entry("mirror"), MirrorSite),
-            "management": site(_management(foundation, config, pages), Entry("management")),
+            "management": site(_management(foundation, config), Entry("management")),
         }
         names = NameService(
             ResolutionRules.of(config),
@@ -371,27 +371,31 @@ def fingerprint(foundation: Foundation) -> str:
     return foundation.authority.chain[-1].fingerprint(hashes.SHA256()).hex(":").upper()
 
 
-def _facts(foundation: Foundation, config: Config) -> Facts:
-    return Facts(
-        fingerprint=fingerprint(foundation),
-        not_after=foundation.authority.chain[-1].not_valid_after_utc,
-        version=__version__,
-        proxy_port=_port_of(config.proxy.listen),
-    )
+def _welcome(foundation: Foundation, config: Config) -> OpenSite:
+    return OpenSite(Pages(PROXY, _now), foundation.ca, _port_of(config.proxy.listen), {})
 
 
-def _management(
-    foundation: Foundation, config: Config, pages: Callable[[Metrics], ManagementSite]
-) -> IResource:
+def _management(foundation: Foundation, config: Config) -> ManagementSite:
     reactor, parts = foundation.reactor, foundation.parts
     # A guard takes no more than two of the threads at a time.
     workers = ThreadWorkers(reactor, foundation.disk_pool)
     guard = Guard(config.management, workers, reactor, parts.bad_logins)
-    tree = pages(_metrics(foundation))
-    operations = *parts.operations(), *ca_operations(foundation.ca)
-    tree.putChild(b"api", ApiResource(operations, guard))
-    tree.putChild(b"readyz", ReadyResource(parts.readiness))
-    return tree
+    sources = PageSources(
+        overview=parts.overview,
+        fills=parts.fills,
+        events=parts.events,
+        history=parts.history,
+        images=parts.images,
+        jobs=parts.jobs,
+        authority=foundation.ca,
+    )
+    pages = Pages(MANAGEMENT, _now)
+    others = {
+        "api": ApiResource((*parts.operations(), *ca_operations(foundation.ca)), guard),
+        "readyz": ReadyResource(parts.readiness),
+    }
+    port = _port_of(config.proxy.listen)
+    return ManagementSite(pages, sources, guard, _metrics(foundation), port, others, _now)
 
 
 def _metrics(foundation: Foundation) -> Metrics:

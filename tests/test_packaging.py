@@ -45,6 +45,25 @@ class PackagingTests(SynchronousTestCase):
         others = [name for name in packages() if name.partition(".")[0] != "regproxy"]
         self.assertEqual(others, ["twisted.plugins"])
 
+    def test_data_is_packaged(self) -> None:
+        """Everything that is no module is named in setup.cfg: the pages need it."""
+        setup = ConfigParser()
+        setup.read(ROOT / "setup.cfg")
+        package = ROOT / "regproxy"
+        named = {
+            file
+            for pattern in setup["options.package_data"]["regproxy"].split()
+            for file in package.glob(pattern)
+            if file.is_file()
+        }
+        others = {
+            file
+            for file in package.rglob("*")
+            if file.is_file() and file.suffix not in (".py", ".pyc")
+        }
+        self.assertIn(package / "management/static/live.js", others)
+        self.assertEqual(others - named, set())
+
 
 class PluginTests(SynchronousTestCase):
     """What ``twistd`` sees."""

@@ -37,7 +37,7 @@ from regproxy.tls.errors import CAError
 from regproxy.tls.server import Handshakes
 from regproxy.upstream.resolver import NameServerResolver
 from regproxy.web.access_log import AccessRecord
-from regproxy.wiring import Foundation, House
+from regproxy.wiring import Foundation, House, fingerprint
 from tests.support.front import Answer
 from tests.support.memory_network import MemoryNetwork
 from tests.support.parents import HTTPParent
@@ -219,6 +219,17 @@ class WaysTests(WiringTestCase):
                 stream.send(f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
                 self.network.flush()
                 self.assertEqual(Answer("CONNECT", stream.take()).status, status, (relay, port))
+    def test_pages(self) -> None:
+        """The dashboard is on the management port only; on the proxy port is what clients need."""
+        shown = fingerprint(self.foundation).encode()
+        for path in "/", "/ca.der", "/static/regproxy.css":
+            self.assertEqual(self.get("proxy", path, "x").status, 200)
+        self.assertIn(shown, self.get("proxy", "/", "x").body)
+        self.assertIn(shown, self.get("management", "/ca", "x").body)
+        for path in "/images", "/events", "/image", "/api/v1/stats":
+            self.assertEqual(self.get("proxy", path, "x").status, 404)
+        # The management port tells what the proxy port was asked.
+        self.assertIn(b"/ca.der", self.get("management", "/events", "x").body)
 
     def test_metrics(self) -> None:
         """On the management port only: what happened on every way, and what registries said."""

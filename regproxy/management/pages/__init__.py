@@ -1,0 +1,1 @@
+"""The pages for people: they show what the JSON API gives, got from the same parts."""
