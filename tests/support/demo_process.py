@@ -1,0 +1,32 @@
+"""Starts and stops the site of :mod:`tests.support.demo`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from tests.support.process import Process, environment, free_port, listens
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+class Demo:
+    """The site with parts that are made up, in a process of its own."""
+
+    def __init__(self, *options: str) -> None:
+        self._log = Path(tempfile.mkdtemp(prefix="pages-")) / "demo.log"
+        self._options = options
+        self._port = free_port()
+        #: Of the management port, and of the proxy port.
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.open_url = f"http://127.0.0.1:{self._port + 1}"
+        self.start()
+
+    def start(self) -> None:
+        """Start a process on the same port."""
+        command = [sys.executable, "-m", "tests.support.demo", str(self._port), *self._options]
+        env = environment(PYTHONPATH=_ROOT)
+        self.process = Process("demo", command, log=self._log, env=env)
+        self.process.wait_until(lambda: listens(self._port + 1))
