@@ -219,6 +219,7 @@ class WaysTests(WiringTestCase):
                 stream.send(f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
                 self.network.flush()
                 self.assertEqual(Answer("CONNECT", stream.take()).status, status, (relay, port))
+
     def test_pages(self) -> None:
         """The dashboard is on the management port only; on the proxy port is what clients need."""
         shown = fingerprint(self.foundation).encode()
