@@ -16,7 +16,7 @@ CASES ?=
 # Where it writes all samples.
 RESULTS ?= run/bench.json
 
-.PHONY: help run test e2e-image soak bench lint docs screenshots e2e-deps bench-deps clean
+.PHONY: help run test e2e-image soak bench lint docs screenshots cloud-init e2e-deps bench-deps clean
 .NOTPARALLEL:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make lint      check style, types, floors and news fragments'
 	@echo 'make docs      build the documentation into docs/_build/html'
 	@echo 'make screenshots  take the pictures of the pages in docs/images (chromium)'
+	@echo 'make cloud-init  write deploy/cloud-init anew, from the templates of the set-up scripts'
 	@echo 'make e2e-deps  install the programs of the end-to-end tests (Debian, root)'
 	@echo 'make bench-deps  install the programs of "make bench" (Debian, root)'
 	@echo 'make clean     remove .venv and what was built; run/ stays'
@@ -76,16 +77,19 @@ docs: $(VENV)/.has-docs
 screenshots: $(VENV)/.has-test
 	$(BIN)/python -m tests.support.pictures docs/images
 
+cloud-init: $(VENV)/.has-run
+	$(BIN)/python -m regproxy.management.setup.ready deploy/cloud-init
+
 # Real clients and servers, and what they need to run as root in a container or a
 # virtual machine. python3-venv is for a Debian that has Python only.
 e2e-deps: export DEBIAN_FRONTEND := noninteractive
 e2e-deps:
 	apt-get update
 	apt-get install --yes --no-install-recommends \
-	    apache2-utils ca-certificates chromium conmon containerd crun curl debootstrap \
-	    dnsmasq-base dnsutils docker-compose docker-registry docker.io fish fonts-inter \
-	    haproxy iproute2 iptables microsocks nginx openssl podman prometheus python3-venv runc \
-	    skopeo squid-openssl zsh
+	    apache2-utils busybox-static ca-certificates chromium cloud-init conmon containerd \
+	    crun curl debootstrap dnsmasq-base dnsutils docker-compose docker-registry docker.io \
+	    fish fonts-inter haproxy iproute2 iptables microsocks nginx openssl podman prometheus \
+	    python3-venv runc shellcheck skopeo squid-openssl systemd-container zsh
 
 bench-deps: e2e-deps
 

@@ -8,7 +8,6 @@ second anew over the first.
 from __future__ import annotations
 
 import os
-import re
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -51,6 +50,9 @@ from regproxy.management.pages.sources import Sources as PageSources
 from regproxy.management.parts import Parts
 from regproxy.management.probe import ReadyResource
 from regproxy.management.resource import ApiResource
+from regproxy.management.setup.facts import PROXY_PORT, port_of
+from regproxy.management.setup.facts import Facts as SetupFacts
+from regproxy.management.setup.resource import SetupResource
 from regproxy.management.site import ManagementSite, OpenSite
 from regproxy.management.tally import Served, Traffic
 from regproxy.oci.errors import OwnFailure, RegistryError
@@ -372,7 +374,9 @@ def fingerprint(foundation: Foundation) -> str:
 
 
 def _welcome(foundation: Foundation, config: Config) -> OpenSite:
-    return OpenSite(Pages(PROXY, _now), foundation.ca, _port_of(config.proxy.listen), {})
+    pages = Pages(PROXY, _now)
+    setup = _set_up(foundation, config, pages, at_proxy_port=True)
+    return OpenSite(pages, foundation.ca, _proxy_port(config), {"setup": setup})
 
 
 def _management(foundation: Foundation, config: Config) -> ManagementSite:
@@ -393,9 +397,22 @@ def _management(foundation: Foundation, config: Config) -> ManagementSite:
     others = {
         "api": ApiResource((*parts.operations(), *ca_operations(foundation.ca)), guard),
         "readyz": ReadyResource(parts.readiness),
+        "setup": _set_up(foundation, config, pages, at_proxy_port=False),
     }
-    port = _port_of(config.proxy.listen)
+    port = _proxy_port(config)
     return ManagementSite(pages, sources, guard, _metrics(foundation), port, others, _now)
+
+
+def _set_up(
+    foundation: Foundation, config: Config, pages: Pages, *, at_proxy_port: bool
+) -> SetupResource:
+    return SetupResource(
+        SetupFacts.of(config), foundation.ca.pem, pages.render, at_proxy_port=at_proxy_port
+    )
+
+
+def _proxy_port(config: Config) -> int:
+    return port_of(config.proxy.listen) or PROXY_PORT
 
 
 def _metrics(foundation: Foundation) -> Metrics:
@@ -413,14 +430,6 @@ def _metrics(foundation: Foundation) -> Metrics:
         ca_expires=lambda: min(each.not_valid_after_utc for each in foundation.authority.chain),
     )
     return Metrics(sources, foundation.reactor)
-
-
-def _port_of(listen: tuple[str, ...]) -> int:
-    """The TCP port of the first description that has one, for the page to show."""
-    for description in listen:
-        if match := re.search(r"(?:\btcp6?:|:port=)([0-9]+)", description):
-            return int(match[1])
-    return 3128
 
 
 def _tunnel_endpoint(
