@@ -181,6 +181,16 @@ class WaysTests(WiringTestCase):
             pem = self.get(way, "/ca.crt", "x").body
             self.assertEqual(pem, (self.directory / "ca" / "ca.crt").read_bytes())
 
+    def test_set_up(self) -> None:
+        """Both have the scripts, with that CA; the port in it is always the proxy's."""
+        pem = (self.directory / "ca" / "ca.crt").read_bytes()
+        for way, host in (("proxy", "x:3129"), ("management", "x:8080")):
+            self.assertIn(b"/setup/docker", self.get(way, "/setup", host).body)
+            script = self.get(way, "/setup/docker", host).body
+            self.assertIn(pem, script)
+            port = 3129 if way == "proxy" else 3128
+            self.assertIn(f"\nproxy='http://x:{port}'\n".encode(), script)
+
     def test_rotation(self) -> None:
         """Who has fetched the CA once it was announced can go on when it has taken over."""
         authority = self.foundation.authority

@@ -40,7 +40,7 @@ NEVER_IN: Final[Mapping[Cloud, tuple[str, ...]]] = {
 #: Entries that a client may add, and the length of all of them: what fits into a URL.
 MOST_ADDITIONS: Final = 100
 _LONGEST: Final = 4000
-_ENTRY: Final = re.compile(r"[a-z0-9.:/_*\[\]-]+")
+_ENTRY: Final = re.compile(r"[A-Za-z0-9.:/_*\[\]-]+")
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -175,7 +175,7 @@ def _proxy(query: Mapping[str, str], at: Host) -> Host:
 
 
 def _additions(query: Mapping[str, str]) -> tuple[str, ...]:
-    text = query.get("no_proxy", "").lower()
+    text = query.get("no_proxy", "")
     if not text:
         return ()
     entries = [entry.strip(" ") for entry in text.split(",")]
@@ -188,4 +188,4 @@ def _additions(query: Mapping[str, str]) -> tuple[str, ...]:
             Exempt.parse(entry)
         except ValueError as error:
             raise BadChoice(f"no_proxy: {error}, found {shown(entry)}") from None
-    return tuple(dict.fromkeys(entries))
+    return tuple(dict.fromkeys(entry.lower() for entry in entries))

@@ -95,7 +95,7 @@ class SetupResource(Resource):
         """Answer."""
         for name, value in _FIELDS.items():
             request.setHeader(name, value)
-        name = b"/".join(request.postpath).decode("ascii", "replace")
+        name = b"/".join(request.postpath or ()).decode("ascii", "replace")
         status, media_type, content = self._answer(request, name)
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader("Allow", "GET, HEAD")
@@ -172,10 +172,10 @@ class SetupResource(Resource):
 
     def _at(self, request: Request) -> Host:
         """The proxy as this client can reach it: by the name that brought the client here."""
-        field = request.getHeader("host") or ""
+        (field,) = request.requestHeaders.getRawHeaders(b"host", [b""])[:1]
         try:
             # The port of http, if none is named.
-            host = Host.parse(field, default_port=80)
+            host = Host.parse(field.decode("latin-1"), default_port=80)
         except HostInvalid:
             raise BadChoice("Host: expected the name of the proxy") from None
         return host if self._at_proxy_port else Host(host.name, self._facts.proxy_port)

@@ -123,7 +123,7 @@ def user_data(
         .render(
             purpose=f"regproxy: {_BY[choices.script.mode].format(kind.title)}.",
             notes=[*HINTS[choices.cloud], *notes],
-            script=script(choices.script, facts, authority),
+            script=script(choices.script, facts, authority).rstrip("\n"),
         )
     )
 

@@ -29,7 +29,7 @@ in_force() {
     if [ ! -d /run/systemd/system ]; then return; fi
     for unit in $units; do
         systemctl is-active --quiet "$unit" || continue
-        systemctl show --property=Environment "$unit" | grep -qF "HTTPS_PROXY=$proxy" ||
+        systemctl show "$unit" | grep -qF "HTTPS_PROXY=$proxy" ||
             die "another drop-in of $unit has another HTTPS_PROXY: see systemctl cat $unit"
     done
 }
