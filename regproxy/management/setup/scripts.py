@@ -32,8 +32,8 @@ _BY: Final[Mapping[Mode, str]] = {
 #: How user-data reaches a machine, in which cloud.
 HINTS: Final[Mapping[Cloud, tuple[str, ...]]] = {
     Cloud.GCP: (
-        "Google Cloud, for images with cloud-init, as those of Ubuntu. Others take the script itself,",
-        "/setup/docker or /setup/containerd, as their startup-script.",
+        "Google Cloud, for images with cloud-init, as those of Ubuntu. Others take the script",
+        "itself, /setup/docker or /setup/containerd, as their startup-script.",
         "  gcloud compute instances create NAME --metadata-from-file user-data=FILE",
     ),
     Cloud.ALIYUN: (
