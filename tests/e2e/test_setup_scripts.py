@@ -349,6 +349,12 @@ class NotesTests(MachineTestCase):
         self.succeed(machine.run(made("docker")))
         self.assertEqual(file.stat().st_mode & 0o777, 0o640)
 
+    def test_secrets(self) -> None:
+        """What is kept of a file is for nobody but root."""
+        machine = self.machine()
+        self.succeed(machine.run(made("docker")))
+        self.assertEqual((machine.root / "var/lib/regproxy-setup").stat().st_mode & 0o777, 0o700)
+
     def test_another_mode(self) -> None:
         """What the earlier mode set and the new one does not is taken back."""
         machine = self.machine()

@@ -9,6 +9,8 @@ put() {
     cat >"$work/new"
     echo "$(digest "$work/new") $1" >>"$work/files"
     if [ ! -e "$state/now$1" ]; then
+        # There may be secrets in what is kept.
+        [ -d "$state" ] || mkdir -m 700 "$state"
         mkdir -p "$state/was${1%/*}" "$state/now${1%/*}"
         echo "- $1" >>"$state/$kind.files"
         if [ -e "$1" ]; then cp -p "$1" "$state/was$1"; fi
