@@ -310,7 +310,7 @@ class NotesTests(MachineTestCase):
         """A service that was not restarted is restarted by the next run."""
         machine = self.machine()
         machine.command("systemctl", "case $1 in is-active) echo active ;; restart) exit 1 ;; esac")
-        self.refuse(machine.run(made("crio")), "crio.service does not start")
+        self.refuse(machine.run(made("crio")), "crio does not start")
         machine.log()
         self.assertNotEqual(machine.run(made("crio")).code, 0)
         self.assertEqual(machine.restarted(), ["crio.service"])
@@ -348,6 +348,16 @@ class NotesTests(MachineTestCase):
         file.chmod(0o640)
         self.succeed(machine.run(made("docker")))
         self.assertEqual(file.stat().st_mode & 0o777, 0o640)
+
+    def test_link(self) -> None:
+        """What leads somewhere else is not written to, and not replaced."""
+        machine = self.machine(ALPINE)
+        machine.write("/srv/docker", "A=1\n")
+        (machine.root / "etc/conf.d/docker").symlink_to("/srv/docker")
+        before = machine.snapshot()
+        self.refuse(machine.run(made("docker")), "/etc/conf.d/docker is a link")
+        self.succeed(machine.run(made("docker", undo="1")))
+        self.assertEqual(machine.snapshot(), before)
 
     def test_secrets(self) -> None:
         """What is kept of a file is for nobody but root."""
@@ -486,6 +496,16 @@ class HostsTests(MachineTestCase):
         self.assertEqual(after, before)
         self.assertIn("wrote /srv/hosts/_default/hosts.toml", said)
 
+    def test_own_directories(self) -> None:
+        """Of several the first."""
+        before = (
+            "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\n"
+            "config_path = '/srv/hosts:/srv/more'\n"
+        )
+        after, said = self.config(before)
+        self.assertEqual(after, before)
+        self.assertIn("wrote /srv/hosts/_default/hosts.toml", said)
+
     def test_old_mirrors(self) -> None:
         """They exclude it: containerd would not start its CRI."""
         machine = self.machine()
@@ -537,6 +557,8 @@ class NameServerTests(MachineTestCase):
             machine.read("/etc/systemd/resolved.conf.d/regproxy.conf"),
             "[Resolve]\nDNS=10.0.0.5\nDomains=~.\n",
         )
+        self.succeed(machine.run(made("docker", mode="dns", undo="1")))
+        self.assertEqual(machine.restarted(), ["systemd-resolved.service", "docker.service"])
 
     def test_resolv_conf(self) -> None:
         """The file itself, where nothing else makes it."""

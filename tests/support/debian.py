@@ -21,10 +21,22 @@ from tests.support.programs import program
 _SUITE: Final = "bookworm"
 _PACKAGES: Final = (
     *("ca-certificates", "containerd", "curl", "dbus", "docker.io", "netavark", "podman"),
-    *("systemd", "systemd-sysv"),
+    *("python3-grpcio", "systemd", "systemd-sysv"),
 )
 # As other caches of root.
 _CACHE: Final = Path("/var/cache/regproxy-e2e")
+# Asks containerd as the kubelet does (the CRI's api.proto: a PullImageRequest has an ImageSpec in
+# its field 1, which has the reference in its field 1).
+_PULL_BY_CRI: Final = """
+import sys
+import grpc
+def field(content):
+    return bytes([0x0A, len(content)]) + content
+channel = grpc.insecure_channel("unix:///run/containerd/containerd.sock")
+grpc.channel_ready_future(channel).result(30)
+pull = channel.unary_unary("/runtime.v1.ImageService/PullImage")
+print(pull(field(field(sys.argv[1].encode())), timeout=60))
+"""
 # Seconds. Some hundred packages are fetched and unpacked.
 _MAKING: Final = 900.0
 # Seconds, on a busy machine.
@@ -99,6 +111,10 @@ class Debian:
         return run(
             *enter, "/bin/sh", "-c", script, env={"PATH": path, "HOME": "/root"}, timeout=_STARTING
         )
+
+    def pull_by_cri(self, reference: str) -> Result:
+        """Have containerd pull, as the kubelet of a Kubernetes node has; of at most 125 letters."""
+        return self.run(f"python3 - {reference} <<'END'\n{_PULL_BY_CRI}END")
 
     def _has_begun(self) -> bool:
         return (

@@ -9,7 +9,10 @@ environment() {
             } | put "/etc/systemd/system/$1.d/regproxy.conf"
             ;;
         openrc) exports | block "/etc/conf.d/${1%.service}" ;;
-        *) exports | block "/etc/default/${1%.service}" ;;
+        *)
+            exports | block "/etc/default/${1%.service}"
+            say "start ${1%.service} with what is in /etc/default/${1%.service}"
+            ;;
     esac
 }
 exports() { sed "s/=/='/; s/^/export /; s/\$/'/"; }

@@ -6,6 +6,7 @@ listed() { cut -d ' ' -f 2 "$2" | grep -qxF "$1"; }
 
 # put FILE: the input becomes its content. What was there before is kept.
 put() {
+    if [ -L "$1" ]; then die "$1 is a link, perhaps to what others use: set it up yourself"; fi
     cat >"$work/new"
     echo "$(digest "$work/new") $1" >>"$work/files"
     if [ ! -e "$state/now$1" ]; then
@@ -47,7 +48,11 @@ without_block() {
 # changing FILE: note it first, so that a run that breaks off is completed by the next one.
 changing() {
     echo "- $1" >>"$state/$kind.files"
-    case $1 in */regproxy*.crt) : >"$state/trust.changed" ;; esac
+    case $1 in
+        */regproxy*.crt) : >"$state/trust.changed" ;;
+        /etc/systemd/resolved.conf.d/*) echo systemd-resolved.service >"$state/resolver.changed" ;;
+        /etc/NetworkManager/*) echo NetworkManager.service >"$state/resolver.changed" ;;
+    esac
 }
 
 make_directory() {
@@ -98,7 +103,11 @@ finish() {
     if same "$work/files" "$state/$kind.files"; then
         say 'all is set already'
     else
-        restart
+        resolver=''
+        if [ -e "$state/resolver.changed" ]; then resolver=$(cat "$state/resolver.changed"); fi
+        if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+        for unit in $resolver $units; do restart "$unit"; done
+        rm -f "$state/resolver.changed"
     fi
     if [ -n "$undo" ]; then
         rm "$state/$kind.files"

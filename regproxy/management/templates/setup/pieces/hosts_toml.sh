@@ -13,8 +13,8 @@ hosts_toml() {
     fi
     directory=$(config_path "$base")
     case $directory in
-        '' | *:*)
-            # containerd 2.2 has two directories by default, and then takes no mirrors from them.
+        '' | /etc/containerd/certs.d:/etc/docker/certs.d)
+            # The latter is the default of containerd 2.2, which then takes no mirrors from either.
             directory=/etc/containerd/certs.d
             with_config_path "$directory" "$base" >"$work/config.toml"
             if has containerd; then
@@ -25,6 +25,7 @@ hosts_toml() {
             fi
             put "$config" <"$work/config.toml"
             ;;
+        *) directory=${directory%%:*} ;;
     esac
     put "$directory/_default/hosts.toml" <<END
 [host."$mirror"]

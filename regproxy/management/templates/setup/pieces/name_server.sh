@@ -1,14 +1,12 @@
 # use_name_server: this machine asks the proxy for addresses.
 use_name_server() {
     if [ -d /run/systemd/system ] && systemctl is-active --quiet systemd-resolved.service; then
-        units="systemd-resolved.service $units"
         put /etc/systemd/resolved.conf.d/regproxy.conf <<END
 [Resolve]
 DNS=$name_server
 Domains=~.
 END
     elif [ -d /run/systemd/system ] && systemctl is-active --quiet NetworkManager.service; then
-        units="NetworkManager.service $units"
         put /etc/NetworkManager/conf.d/regproxy.conf <<END
 [global-dns-domain-*]
 servers=$name_server

@@ -11,35 +11,27 @@ init() {
     fi
 }
 
-# restart: those that run, so that they read what has changed.
+# restart UNIT: if it runs, so that it reads what has changed.
 restart() {
+    name=${1%.service}
     case $init in
         systemd)
-            if [ ! -d /run/systemd/system ]; then return; fi
-            systemctl daemon-reload
-            for unit in $units; do
-                case $(systemctl is-active "$unit") in
-                    active | activating | reloading)
-                        say "restarting $unit"
-                        systemctl restart "$unit" || die "$unit does not start: see its log"
-                        ;;
-                esac
-            done
+            # In an image nothing runs.
+            [ -d /run/systemd/system ] || return 0
+            case $(systemctl is-active "$1") in
+                active | activating | reloading) ;;
+                *) return 0 ;;
+            esac
+            say "restarting $name"
+            systemctl restart "$1" || die "$name does not start: see its log"
             ;;
         openrc)
-            if [ ! -d /run/openrc ]; then return; fi
-            for unit in $units; do
-                if rc-service "${unit%.service}" status >/dev/null 2>&1; then
-                    say "restarting $unit"
-                    rc-service "${unit%.service}" restart || die "$unit does not start: see its log"
-                fi
-            done
+            [ -d /run/openrc ] || return 0
+            rc-service "$name" status >/dev/null 2>&1 || return 0
+            say "restarting $name"
+            rc-service "$name" restart || die "$name does not start: see its log"
             ;;
-        *)
-            for unit in $units; do
-                say "there is neither systemd nor OpenRC: restart ${unit%.service} yourself if it runs"
-            done
-            ;;
+        *) say "there is neither systemd nor OpenRC: if $name runs, restart it yourself" ;;
     esac
 }
 
