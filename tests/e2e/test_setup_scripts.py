@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
+from regproxy.management.setup import ready
 from regproxy.management.setup.choices import Choices
 from regproxy.management.setup.facts import Door, Facts
 from regproxy.management.setup.kinds import KINDS, Kind, Mode
@@ -188,6 +190,19 @@ class TrustTests(MachineTestCase):
             machine.write("/services/ca.crt", (PEM + make_ca().certificate_pem).decode())
             self.succeed(machine.run(text, shell=shell))
             self.assertEqual(machine.read(f"{DEBIAN.anchors}/regproxy.crt").encode(), PEM)
+
+    def test_ready_files(self) -> None:
+        """The same by user-data whose blanks have been filled in."""
+        for name, text in ready.files():
+            machine = self.machine(ALPINE)
+            machine.write("/services/ca.crt", PEM.decode())
+            text = text.replace(ready.NOBODY.fingerprint, Authority.of(PEM).fingerprint)
+            text = text.replace(str(ready.PROXY), str(PROXY))
+            content = text.partition("content: |\n")[2].partition("runcmd:")[0]
+            self.succeed(machine.run(textwrap.dedent(content)), "all is well")
+            self.assertEqual(machine.read(f"{ALPINE.anchors}/regproxy.crt").encode(), PEM)
+            runtime = name.removesuffix(".yaml").partition("-")[2]
+            self.assertEqual(machine.restarted(), [f"{runtime}.service"])
 
     def test_no_store(self) -> None:
         """A machine without one is told what it lacks."""

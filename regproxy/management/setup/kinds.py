@@ -36,6 +36,7 @@ class Kind:
         record: under which name machines note what it has changed.
         units: the services that have to be restarted, by their names in systemd.
         modes: the first is the default.
+        purpose: what it does, where that is not the same as for other runtimes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Kind:
     record: str
     units: tuple[str, ...] = ()
     modes: tuple[Mode, ...] = (Mode.PROXY,)
+    purpose: str | None = None
 
 
 KINDS: Final = {
@@ -90,7 +92,13 @@ KINDS: Final = {
             record="buildkit",
             units=("buildkit.service", "buildkitd.service"),
         ),
-        Kind("ca-only", "any program: the CA only", template="ca-only", record="ca-only"),
+        Kind(
+            "ca-only",
+            "The CA only",
+            template="ca-only",
+            record="ca-only",
+            purpose="has all programs of this machine trust the proxy's CA",
+        ),
         # The name that users of docker-registry-proxy know.
         Kind(
             "systemd",

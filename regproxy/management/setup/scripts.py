@@ -13,7 +13,7 @@ from attrs import frozen
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from regproxy.management.setup.choices import Choices, CloudChoices
-from regproxy.management.setup.facts import Door, Facts
+from regproxy.management.setup.facts import Facts
 from regproxy.management.setup.kinds import Cloud, Mode
 from regproxy.oci.names import Host
 
@@ -82,29 +82,23 @@ def quoted(text: str) -> str:
 
 def script(choices: Choices, facts: Facts, authority: Authority) -> str:
     """The script."""
-    kind, proxy = choices.kind, choices.proxy
-    mirror = (
-        "" if facts.mirror is None else _url(Door(facts.mirror.scheme, facts.mirror.port), proxy)
-    )
-    return (
-        _templates()
-        .get_template(f"setup/{kind.template}.sh")
-        .render(
-            purpose=_BY[choices.mode].format(kind.title) + ".",
-            kind=kind.record,
-            units=kind.units,
-            mode=choices.mode.value,
-            undo=choices.undo,
-            proxy=f"http://{proxy.authority}",
-            no_proxy=",".join(choices.no_proxy),
-            mirror=mirror,
-            name_server=facts.name_server or "",
-            probe=facts.probe or "",
-            registries=[str(host) for host in facts.registries],
-            plain_http=facts.plain_http,
-            fingerprint=authority.fingerprint,
-            certificates=authority.certificates,
-        )
+    kind, proxy, mirror = choices.kind, choices.proxy, facts.mirror
+    template = _templates().get_template(f"setup/{kind.template}.sh")
+    return template.render(
+        purpose=_purpose(choices),
+        kind=kind.record,
+        units=kind.units,
+        mode=choices.mode.value,
+        undo=choices.undo,
+        proxy=f"http://{proxy.authority}",
+        no_proxy=",".join(choices.no_proxy),
+        mirror=f"{mirror.scheme}://{Host(proxy.name, mirror.port).authority}" if mirror else "",
+        name_server=facts.name_server or "",
+        probe=facts.probe or "",
+        registries=[str(host) for host in facts.registries],
+        plain_http=facts.plain_http,
+        fingerprint=authority.fingerprint,
+        certificates=authority.certificates,
     )
 
 
@@ -116,15 +110,11 @@ def user_data(
     Args:
         notes: lines for whoever reads it, after those that tell how it is used.
     """
-    kind = choices.script.kind
-    return (
-        _templates()
-        .get_template("setup/cloud-init.yaml")
-        .render(
-            purpose=f"regproxy: {_BY[choices.script.mode].format(kind.title)}.",
-            notes=[*HINTS[choices.cloud], *notes],
-            script=script(choices.script, facts, authority).rstrip("\n"),
-        )
+    template = _templates().get_template("setup/cloud-init.yaml")
+    return template.render(
+        purpose=_purpose(choices.script),
+        notes=[*HINTS[choices.cloud], *notes],
+        script=script(choices.script, facts, authority).rstrip("\n"),
     )
 
 
@@ -134,8 +124,9 @@ def refusal(message: str) -> str:
     return f"#!/bin/sh\nprintf '%s\\n' {quoted(f'regproxy: {plain}')} >&2\nexit 1\n"
 
 
-def _url(door: Door, at: Host) -> str:
-    return f"{door.scheme}://{Host(at.name, door.port).authority}"
+def _purpose(choices: Choices) -> str:
+    kind = choices.kind
+    return f"{kind.purpose or _BY[choices.mode].format(kind.title)}."
 
 
 @cache
