@@ -51,11 +51,10 @@ def scripts(facts: Facts = FACTS) -> Iterator[tuple[str, str]]:
     """All there are, by what they are."""
     for kind in KINDS.values():
         for mode in kind.modes:
-            for undo in "0", "1":
-                if unusable(mode, facts) is None:
-                    choices = Choices.read(kind, {"mode": mode.value, "undo": undo}, AT, facts)
-                    for authority in AUTHORITY, FETCHED, Authority.of(PEM + PEM):
-                        yield f"{kind.name}-{mode}", script(choices, facts, authority)
+            if unusable(mode, facts) is None:
+                choices = Choices.read(kind, {"mode": mode.value}, AT, facts)
+                for authority in AUTHORITY, FETCHED:
+                    yield f"{kind.name}-{mode}", script(choices, facts, authority)
 
 
 def clouds() -> Iterator[tuple[str, str]]:
