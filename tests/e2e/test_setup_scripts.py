@@ -614,6 +614,13 @@ class NodesTests(MachineTestCase):
                 script.replace("of kind through", "of containerd through"), made("containerd")
             )
 
+    def test_another_engine(self) -> None:
+        """Of an engine that does not run it goes on to the next."""
+        machine = self.machine()
+        machine.command("docker", "exit 1\n")
+        machine.command("podman", "[ $1 != ps ] || echo node-1\n")
+        self.succeed(machine.run(made("kind")), "node node-1")
+
     def test_failing_node(self) -> None:
         """The others get it nevertheless."""
         machine = self.machine()

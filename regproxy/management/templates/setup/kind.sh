@@ -26,7 +26,9 @@ main() {
     failed=''
     for engine in docker podman nerdctl; do
         command -v "$engine" >/dev/null 2>&1 || continue
-        nodes=$("$engine" ps --filter label=io.x-k8s.kind.cluster --format '{{ "{{.Names}}" }}')
+        # One that does not run has none.
+        nodes=$("$engine" ps --filter label=io.x-k8s.kind.cluster --format '{{ "{{.Names}}" }}') ||
+            continue
         for node in $nodes; do
             found=yes
             printf '%s\n' "regproxy: node $node"
