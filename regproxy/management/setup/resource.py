@@ -11,24 +11,22 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from twisted.web.resource import Resource
-from twisted.web.server import Request
 
+from regproxy.management.security import restrict
 from regproxy.management.setup.choices import BadChoice, Choices, CloudChoices
 from regproxy.management.setup.facts import Facts
 from regproxy.management.setup.kinds import KINDS
 from regproxy.management.setup.page import CLOUD_INIT, Offer
 from regproxy.management.setup.scripts import Authority, refusal, script, user_data
-from regproxy.oci.errors import HostInvalid, shown
+from regproxy.oci.errors import shown
 from regproxy.oci.names import Host
+from regproxy.web.site import StrictRequest
 
-_FIELDS: Final = {
-    # It names the proxy by the name that this client came by.
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self';"
-    " img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none';"
-    " frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+#: Of the page: its form and what it loads are of this site.
+_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 class Render(Protocol):
@@ -65,11 +63,12 @@ class SetupResource(Resource):
         self._render = render
         self._at_proxy_port = at_proxy_port
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: StrictRequest) -> bytes:
         """Answer."""
-        for name, value in _FIELDS.items():
-            request.setHeader(name, value)
+        restrict(request)
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        # It names the proxy by the name that this client came by.
+        request.setHeader("Cache-Control", "no-store")
         name = b"/".join(request.postpath or ()).decode("ascii", "replace")
         try:
             if request.method not in (b"GET", b"HEAD"):
@@ -78,10 +77,11 @@ class SetupResource(Resource):
             # twisted.web drops it when the method is HEAD.
             return self._script(request, name).encode("ascii") if name else self._page(request)
         except BadChoice as bad:
+            request.note(reason=bad.message)
             request.setResponseCode(bad.status)
             return refusal(bad.message).encode("ascii")
 
-    def _script(self, request: Request, name: str) -> str:
+    def _script(self, request: StrictRequest, name: str) -> str:
         authority = Authority.of(self._ca_pem())
         query, at = _query(request), self._at(request)
         if name == CLOUD_INIT:
@@ -92,13 +92,15 @@ class SetupResource(Resource):
         choices = Choices.read(KINDS[name], query, at, self._facts)
         return script(choices, self._facts, authority)
 
-    def _page(self, request: Request) -> bytes:
+    def _page(self, request: StrictRequest) -> bytes:
         offer, error = None, None
         try:
             offer = Offer.read(_query(request), self._at(request), self._facts)
         except BadChoice as bad:
+            request.note(reason=bad.message)
             request.setResponseCode(bad.status)
             error = bad.message
+        restrict(request, _POLICY)
         request.setHeader("Content-Type", "text/html; charset=utf-8")
         return self._render(
             "setup/page.html",
@@ -109,18 +111,16 @@ class SetupResource(Resource):
             fingerprint=Authority.of(self._ca_pem()).fingerprint,
         )
 
-    def _at(self, request: Request) -> Host:
+    def _at(self, request: StrictRequest) -> Host:
         """The proxy as this client can reach it: by the name that brought the client here."""
-        (field,) = request.requestHeaders.getRawHeaders(b"host", [b""])[:1]
-        try:
-            # The port of http, if none is named.
-            host = Host.parse(field.decode("latin-1"), default_port=80)
-        except HostInvalid:
-            raise BadChoice("Host: expected the name of the proxy") from None
-        return host if self._at_proxy_port else Host(host.name, self._facts.proxy_port)
+        if request.authority is None:
+            raise BadChoice("Host: expected the name of the proxy")
+        if self._at_proxy_port:
+            return request.authority
+        return Host(request.authority.name, self._facts.proxy_port)
 
 
-def _query(request: Request) -> dict[str, str]:
+def _query(request: StrictRequest) -> dict[str, str]:
     query = {}
     for name, values in (request.args or {}).items():
         try:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import subprocess
 
-from attrs import evolve, frozen
-from twisted.internet.address import IPv4Address
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
-from twisted.web.server import Site
 
 from regproxy.management.setup.facts import Door, Facts
 from regproxy.management.setup.page import bare_page
@@ -18,6 +14,7 @@ from regproxy.management.setup.resource import SetupResource
 from regproxy.management.setup.scripts import Authority
 from regproxy.oci.names import Host
 from tests.support.certificates import make_ca
+from tests.support.sites import House, Response, responses
 
 FACTS = Facts(
     proxy_port=3128,
@@ -31,15 +28,6 @@ PEM = make_ca().certificate_pem
 AUTHORITY = Authority.of(PEM)
 
 
-@frozen
-class Answer:
-    """A response, taken apart."""
-
-    status: int
-    headers: dict[str, str]
-    body: str
-
-
 class SetupCase(SynchronousTestCase):
     """The resource on a real site, over a connection in memory."""
 
@@ -47,35 +35,26 @@ class SetupCase(SynchronousTestCase):
         self,
         path: str,
         *,
-        host: bytes = b"proxy.example.net:8080",
+        host: bytes | None = b"proxy.example.net:8080",
         at_proxy_port: bool = False,
         facts: Facts = FACTS,
         method: str = "GET",
-    ) -> Answer:
+    ) -> Response:
         """What one request gets."""
         root = Resource()
         setup = SetupResource(facts, lambda: PEM, bare_page, at_proxy_port=at_proxy_port)
         root.putChild(b"setup", setup)
-        channel = Site(root, reactor=Clock()).buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-        transport = StringTransport()
-        channel.makeConnection(transport)
-        # HTTP/1.0, so that no body is chunked.
-        head = f"{method} {path} HTTP/1.0\r\nHost: ".encode("ascii")
-        channel.dataReceived(head + host + b"\r\n\r\n")
-        head, _, body = transport.value().partition(b"\r\n\r\n")
-        status_line, *lines = head.decode().split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines)
-        return Answer(
-            int(status_line.split()[1]),
-            {name.lower(): value for name, value in headers.items()},
-            body.decode(),
-        )
+        field = b"" if host is None else b"Host: " + host + b"\r\n"
+        version = "1.0" if host is None else "1.1"
+        self.house = House(root)
+        head = f"{method} {path} HTTP/{version}\r\n".encode("ascii")
+        (answer,) = responses(self.house.ask(head + field + b"\r\n"), method)
+        return answer
 
-    def assert_says(self, answer: Answer, status: int, said: str) -> None:
+    def assert_says(self, answer: Response, status: int, said: str) -> None:
         """An error; as a script, it says so."""
-        self.assertEqual(answer.status, status, answer.body)
-        done = subprocess.run(
-            ["/bin/sh"], input=answer.body, capture_output=True, text=True, check=False
-        )
-        self.assertEqual((done.returncode, done.stdout), (1, ""))
-        self.assertIn(said, done.stderr)
+        self.assertEqual(answer.status, status, str(answer.body))
+        done = subprocess.run(["/bin/sh"], input=answer.body, capture_output=True, check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        self.assertIn(said, done.stderr.decode())
+        self.assertIn(said, str(self.house.log.records[-1].reason))
