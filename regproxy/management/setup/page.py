@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Final, Self
 from urllib.parse import urlencode
 
 from attrs import frozen
-from jinja2 import ChoiceLoader, DictLoader, Environment, PackageLoader, StrictUndefined
 
 from regproxy.management.setup.choices import BadChoice, Choices, unusable
 from regproxy.management.setup.facts import Facts
@@ -23,19 +21,6 @@ MODES: Final[Mapping[Mode, str]] = {
     Mode.HOSTS: "as its mirror",
     Mode.DNS: "by its name server",
 }
-
-_FRAME: Final = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{% block title required %}{% endblock %} · regproxy</title>
-</head>
-<body><main>{% block content required %}{% endblock %}</main></body>
-</html>
-"""
 
 
 @frozen
@@ -90,23 +75,6 @@ class Offer:
                 if in_clouds
             ),
         )
-
-
-def bare_page(template: str, here: str, **values: object) -> bytes:
-    """A page without the frame and the style of the other pages."""
-    return _bare().get_template(template).render(values).encode()
-
-
-@cache
-def _bare() -> Environment:
-    frame = DictLoader({"base.html": _FRAME})
-    return Environment(
-        loader=ChoiceLoader([frame, PackageLoader("regproxy.management")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _url(path: str, **query: str) -> str:

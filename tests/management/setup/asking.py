@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from datetime import UTC, datetime
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
+from regproxy.management.pages.rendering import PROXY, Pages
 from regproxy.management.setup.facts import Door, Facts
-from regproxy.management.setup.page import bare_page
 from regproxy.management.setup.resource import SetupResource
 from regproxy.management.setup.scripts import Authority
 from regproxy.oci.names import Host
@@ -24,6 +25,7 @@ FACTS = Facts(
     plain_http=False,
 )
 BARE = evolve(FACTS, mirror=None, name_server=None)
+PAGES = Pages(PROXY, lambda: datetime(2026, 1, 2, tzinfo=UTC))
 PEM = make_ca().certificate_pem
 AUTHORITY = Authority.of(PEM)
 
@@ -42,7 +44,7 @@ class SetupCase(SynchronousTestCase):
     ) -> Response:
         """What one request gets."""
         root = Resource()
-        setup = SetupResource(facts, lambda: PEM, bare_page, at_proxy_port=at_proxy_port)
+        setup = SetupResource(facts, lambda: PEM, PAGES.render, at_proxy_port=at_proxy_port)
         root.putChild(b"setup", setup)
         field = b"" if host is None else b"Host: " + host + b"\r\n"
         version = "1.0" if host is None else "1.1"
