@@ -235,6 +235,39 @@ class RunningTests(FaultTestCase):
             expect(page.locator("#requests tr").first).to_contain_text("hit")
             self.assertEqual(somebody.wrongs(), [])
 
+    def test_whole_site(self) -> None:
+        """Every entry of the navigation, on both ports, leads to a page that is in order."""
+        port = free_port()
+        endpoint = f"tcp:{port}:interface=127.0.0.1"
+        proxy = self.new_proxy(management={"listen": [endpoint]})
+        for url in f"http://127.0.0.1:{port}", proxy.url:
+            for scheme in "light", "dark":
+                with reader(url, scheme=scheme) as somebody:
+                    page = somebody.page
+                    somebody.open("/")
+                    entries = page.get_by_role("navigation", name="Main").get_by_role("link")
+                    names = entries.all_inner_texts()
+                    self.assertIn("Set up", names)
+                    for name in names:
+                        entries.filter(has_text=name).click()
+                        current = page.locator('nav [aria-current="page"]')
+                        expect(current).to_have_text(name)
+                        self.assertEqual(somebody.barriers(), [], (url, name))
+                        self.assertEqual(somebody.wrongs(), [], (url, name))
+                        self.assertLessEqual(somebody.overflow(), 0, (url, name))
+
+    def test_next_certificate(self) -> None:
+        """Who looks at the page sees the CA that is announced, and then that it is in use."""
+        port = free_port()
+        self.new_proxy(management={"listen": [f"tcp:{port}:interface=127.0.0.1"]})
+        with reader(f"http://127.0.0.1:{port}") as somebody:
+            page = somebody.page
+            for operation, title in (("announce", "Announced"), ("rotate", "No longer in use")):
+                page.request.post(f"{somebody.url}/api/v1/ca/{operation}")
+                somebody.open("/ca")
+                expect(page.get_by_role("heading", name=title)).to_be_visible()
+                self.assertEqual(somebody.barriers(), [])
+
 
 @needs("chromium", "docker-registry", "htpasswd", *Skopeo.programs)
 class ImageTests(EndToEndTestCase):
