@@ -96,7 +96,7 @@ class Cataloguing:
         """Work until nothing is left to be worked out, with a pause after each step.
 
         Raises:
-            IndexFailed, OSError: it cannot be gone on with.
+            IndexFailed: it cannot be gone on with.
         """
         while await self.step():
             await pause()
@@ -105,7 +105,7 @@ class Cataloguing:
         """Work out what follows from some changes; whether there were any.
 
         Raises:
-            IndexFailed, OSError: it cannot be gone on with.
+            IndexFailed: it cannot be gone on with.
         """
         to_do, unread = await self._database.run(_next)
         if not to_do:
@@ -135,6 +135,12 @@ class Cataloguing:
                 manifest = self._read(Digest.parse(digest))
             except ManifestInvalid as error:
                 self._log.debug("{digest}: {reason}", digest=digest, reason=error.message)
+                continue
+            except OSError as error:
+                # The others can be; this one is found by those who verify.
+                self._log.error(
+                    "{digest} cannot be read: {reason}", digest=digest, reason=error.strerror
+                )
                 continue
             if manifest is not None:
                 read[digest] = manifest

@@ -7,6 +7,7 @@ from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import ensureDeferred
+from twisted.logger import capturedLogs
 
 from regproxy.oci.manifests import ImageIndex, ImageManifest, ManifestInvalid
 from regproxy.oci.names import Digest, Tag
@@ -201,6 +202,20 @@ class ImageTests(CataloguingCase):
         path.write_bytes(content.replace(b'"layers": [', b'"layers_:[ '))
         (row,) = self.shown()
         self.assertEqual((row.bytes, row.complete), (len(content), False))
+
+    def test_cannot_be_read(self) -> None:
+        """The others are known all the same, and the log says which it is."""
+        image, other = images.image(1, 10), images.image(1, 10)
+        self.pull(image, "one")
+        self.pull(other, "other")
+        path = self.directory.path(Digest.parse(image.digest))
+        path.unlink()
+        path.mkdir()
+        with capturedLogs() as events:
+            rows = self.shown()
+        self.assertEqual({(r.tag, r.complete) for r in rows}, {("one", False), ("other", True)})
+        (event,) = events
+        self.assertEqual((event["digest"], event["reason"]), (image.digest, "Is a directory"))
 
     def test_gone_meanwhile(self) -> None:
         """Between the noting and the reading, and between the reading and the recording."""
