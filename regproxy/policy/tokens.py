@@ -94,6 +94,8 @@ class Ticket:
     @classmethod
     def unsealed(cls, token: str, key: bytes) -> Self | None:
         """The ticket in *token*; None if it was not sealed with *key*."""
+        if not token.isascii():
+            return None
         payload, _, seal = token.removeprefix(_PREFIX).encode().rpartition(b".")
         if not hmac.compare_digest(seal, _seal(payload, key).encode()):
             return None
