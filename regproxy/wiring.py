@@ -50,8 +50,7 @@ from regproxy.management.pages.sources import Sources as PageSources
 from regproxy.management.parts import Parts
 from regproxy.management.probe import ReadyResource
 from regproxy.management.resource import ApiResource
-from regproxy.management.setup.facts import PROXY_PORT, port_of
-from regproxy.management.setup.facts import Facts as SetupFacts
+from regproxy.management.setup.facts import Facts
 from regproxy.management.setup.resource import SetupResource
 from regproxy.management.site import ManagementSite, OpenSite
 from regproxy.management.tally import Served, Traffic
@@ -374,9 +373,9 @@ def fingerprint(foundation: Foundation) -> str:
 
 
 def _welcome(foundation: Foundation, config: Config) -> OpenSite:
-    pages = Pages(PROXY, _now)
-    setup = _set_up(foundation, config, pages, at_proxy_port=True)
-    return OpenSite(pages, foundation.ca, _proxy_port(config), {"setup": setup})
+    pages, facts = Pages(PROXY, _now), Facts.of(config)
+    setup = SetupResource(facts, foundation.ca.pem, pages.render, at_proxy_port=True)
+    return OpenSite(pages, foundation.ca, facts.proxy_port, {"setup": setup})
 
 
 def _management(foundation: Foundation, config: Config) -> ManagementSite:
@@ -393,26 +392,14 @@ def _management(foundation: Foundation, config: Config) -> ManagementSite:
         jobs=parts.jobs,
         authority=foundation.ca,
     )
-    pages = Pages(MANAGEMENT, _now)
+    pages, facts = Pages(MANAGEMENT, _now), Facts.of(config)
     others = {
         "api": ApiResource((*parts.operations(), *ca_operations(foundation.ca)), guard),
         "readyz": ReadyResource(parts.readiness),
-        "setup": _set_up(foundation, config, pages, at_proxy_port=False),
+        "setup": SetupResource(facts, foundation.ca.pem, pages.render, at_proxy_port=False),
     }
-    port = _proxy_port(config)
-    return ManagementSite(pages, sources, guard, _metrics(foundation), port, others, _now)
-
-
-def _set_up(
-    foundation: Foundation, config: Config, pages: Pages, *, at_proxy_port: bool
-) -> SetupResource:
-    return SetupResource(
-        SetupFacts.of(config), foundation.ca.pem, pages.render, at_proxy_port=at_proxy_port
-    )
-
-
-def _proxy_port(config: Config) -> int:
-    return port_of(config.proxy.listen) or PROXY_PORT
+    metrics, port = _metrics(foundation), facts.proxy_port
+    return ManagementSite(pages, sources, guard, metrics, port, others, _now)
 
 
 def _metrics(foundation: Foundation) -> Metrics:

@@ -34,6 +34,9 @@ PAGES: Final = (
     f"/images/pull?reference={SHOP}",
     "/events",
     "/ca",
+    "/setup",
+    "/setup?runtime=containerd&no_proxy=.example.net",
+    "/setup?runtime=kind",
 )
 
 

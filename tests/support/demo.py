@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
@@ -17,14 +18,17 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from regproxy.config.model import ManagementSection
+from regproxy.config.model import Config, ManagementSection
 from regproxy.management.access import Guard
 from regproxy.management.pages.rendering import MANAGEMENT, PROXY, Pages
+from regproxy.management.setup.facts import Facts
+from regproxy.management.setup.resource import SetupResource
 from regproxy.management.site import ManagementSite, OpenSite
 from regproxy.management.values import FillValue
 from regproxy.policy.visitors import BadLogins
 from regproxy.web.access_log import AccessLog
 from regproxy.web.site import Entry, Limits, StrictRequest, StrictSite
+from tests.support.certificates import make_ca
 from tests.support.management import CA, MIB, NEXT_CA, NOW, FakeFills, FakeSources, busy
 from tests.support.pages import GivenMetrics
 from tests.support.workers import Now
@@ -89,9 +93,12 @@ def sites(*, empty: bool) -> tuple[Resource, Resource]:
     api.putChild(b"v1", version)
     version.putChild(b"events", Changes(transfers))
     guard = Guard(ManagementSection(), Now(), reactor, BadLogins())
-    management = ManagementSite(
-        Pages(MANAGEMENT, now), fake.sources(), guard, GivenMetrics(), 3128, {"api": api}, now
-    )
+    pages = Pages(MANAGEMENT, now)
+    facts = Facts.of(Config(data=Path("/nowhere")))
+    pem = make_ca().certificate_pem
+    setup = SetupResource(facts, lambda: pem, pages.render, at_proxy_port=False)
+    others = {"api": api, "setup": setup}
+    management = ManagementSite(pages, fake.sources(), guard, GivenMetrics(), 3128, others, now)
     return management, OpenSite(Pages(PROXY, now), fake.authority, 3128, {})
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Protocol
 
 from twisted.web.resource import Resource
 
+from regproxy.management.pages.answers import POLICY
 from regproxy.management.security import restrict
 from regproxy.management.setup.choices import BadChoice, Choices, CloudChoices
 from regproxy.management.setup.facts import Facts
@@ -21,12 +22,6 @@ from regproxy.management.setup.scripts import Authority, refusal, script, user_d
 from regproxy.oci.errors import shown
 from regproxy.oci.names import Host
 from regproxy.web.site import StrictRequest
-
-#: Of the page: its form and what it loads are of this site.
-_POLICY: Final = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
-    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 
 
 class Render(Protocol):
@@ -100,7 +95,7 @@ class SetupResource(Resource):
             request.note(reason=bad.message)
             request.setResponseCode(bad.status)
             error = bad.message
-        restrict(request, _POLICY)
+        restrict(request, POLICY)
         request.setHeader("Content-Type", "text/html; charset=utf-8")
         return self._render(
             "setup/page.html",
