@@ -84,6 +84,8 @@ cloud-init: $(VENV)/.has-run
 # virtual machine. python3-venv is for a Debian that has Python only.
 e2e-deps: export DEBIAN_FRONTEND := noninteractive
 e2e-deps:
+	# One that had no cloud-init is not to be set up by it at its next boot.
+	test -e /usr/bin/cloud-init || install -D /dev/null /etc/cloud/cloud-init.disabled
 	apt-get update
 	apt-get install --yes --no-install-recommends \
 	    apache2-utils busybox-static ca-certificates chromium cloud-init conmon containerd \

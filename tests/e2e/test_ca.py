@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import ssl
 from pathlib import Path
 from typing import Any
 
 from tests.support.clients import Skopeo
+from tests.support.commands import invoke
 from tests.support.process import free_port
 from tests.support.programs import needs
 from tests.support.proxy import ADDRESS, Proxy, Value
@@ -29,15 +29,15 @@ class RotationTests(EndToEndTestCase):
         self.repository_name = self.repository()
         self.publish(TOKEN_HOST, self.repository_name)
 
-    def ask(self, method: str, target: str) -> Any:
-        """What the API answers to one whom it lets change something."""
-        connection = http.client.HTTPConnection(ADDRESS, self.port, timeout=30)
-        connection.request(method, f"/api/v1{target}")
-        answer = connection.getresponse()
-        content = json.loads(answer.read())
-        connection.close()
-        self.assertEqual(answer.status, 200, content)
-        return content
+    def regproxy(self, *arguments: str) -> Any:
+        """What the command line has to say."""
+        environ = {
+            "REGPROXY_URL": f"http://{ADDRESS}:{self.port}",
+            "XDG_CONFIG_HOME": str(self.proxy.directory / "config"),
+        }
+        result = invoke("ca", *arguments, environ=environ)
+        self.assertEqual(result.exit_code, 0, result.output)
+        return json.loads(result.stdout)
 
     def crash(self) -> None:
         """Kill the proxy, and start it again over what it has left."""
@@ -58,16 +58,16 @@ class RotationTests(EndToEndTestCase):
     def test_rotation(self) -> None:
         before = self.given("before")
         self.pull(before)
-        announced = self.ask("POST", "/ca/announce")
+        announced = self.regproxy("announce")
         self.crash()
-        self.assertEqual(self.ask("GET", "/ca"), announced)
+        self.assertEqual(self.regproxy("show"), announced)
         both = self.given("both")
         self.pull(before)
         self.pull(both)
-        rotated = self.ask("POST", "/ca/rotate")
+        rotated = self.regproxy("rotate", "--yes")
         self.pull(both)
         self.crash()
-        self.assertEqual(self.ask("GET", "/ca"), rotated)
+        self.assertEqual(self.regproxy("show"), rotated)
         self.assertEqual(rotated["fingerprint"], announced["next"]["fingerprint"])
         self.pull(both)
         self.pull(self.given("after"))
