@@ -16,7 +16,7 @@ CASES ?=
 # Where it writes all samples.
 RESULTS ?= run/bench.json
 
-.PHONY: help run test e2e-image soak bench lint docs screenshots cloud-init e2e-deps bench-deps clean
+.PHONY: help run test e2e-image soak bench lint docs screenshots cloud-init e2e-deps kubernetes-deps bench-deps clean
 .NOTPARALLEL:
 
 help:
@@ -40,7 +40,7 @@ test: $(VENV)/.has-test
 	$(BIN)/python -m tests.run $(TESTS)
 
 e2e-image: $(VENV)/.has-test $(E2E_IMAGE)/base.tar $(E2E_IMAGE)/wheels
-	$(BIN)/python -m tests.run tests.e2e.image
+	$(BIN)/python -m tests.run tests.e2e.image tests.e2e.image_node
 
 # A Debian like the machine's own, whose Python the wheels have to fit.
 $(E2E_IMAGE)/base.tar:
@@ -83,7 +83,7 @@ cloud-init: $(VENV)/.has-run
 # Real clients and servers, and what they need to run as root in a container or a
 # virtual machine. python3-venv is for a Debian that has Python only.
 e2e-deps: export DEBIAN_FRONTEND := noninteractive
-e2e-deps:
+e2e-deps: kubernetes-deps
 	# One that had no cloud-init is not to be set up by it at its next boot.
 	test -e /usr/bin/cloud-init || install -D /dev/null /etc/cloud/cloud-init.disabled
 	apt-get update
@@ -92,6 +92,19 @@ e2e-deps:
 	    crun curl debootstrap dnsmasq-base dnsutils docker-compose docker-registry docker.io \
 	    fish fonts-inter haproxy iproute2 iptables microsocks nginx openssl podman prometheus \
 	    python3-venv runc shellcheck skopeo squid-openssl systemd-container zsh
+
+# Of these Debian has none, or none that is young enough: Go builds them, a Go that is younger
+# than Debian 12's. Without one, their tests are skipped.
+GO_PROGRAMS := helm.sh/helm/v3/cmd/helm@v3.22.0 sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 \
+    github.com/coredns/coredns@v1.15.0
+
+GO := $(firstword $(shell command -v go /usr/local/go/bin/go))
+
+kubernetes-deps:
+	@test -n '$(GO)' || { echo 'no Go: no helm, kustomize and CoreDNS'; exit 0; }; \
+	for program in $(GO_PROGRAMS); do \
+	    CGO_ENABLED=0 GOBIN=/usr/local/bin $(GO) install $$program || exit 1; \
+	done
 
 bench-deps: e2e-deps
 
