@@ -14,11 +14,11 @@ from hashlib import sha256
 from http import HTTPStatus
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import bcrypt
 from attrs import frozen
-from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.defer import DeferredSemaphore, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -36,7 +36,7 @@ from regproxy.policy.visitors import (
     parse_htpasswd,
     parse_token,
 )
-from regproxy.store.disk import Workers
+from regproxy.store.disk import Workers, shielded
 from regproxy.web.site import StrictRequest, client_of
 
 #: Logins that are checked at a time. Each takes a core for some tenths of a second.
@@ -47,6 +47,8 @@ MAX_WAITING: Final = 32
 _LONGEST: Final = 72
 # Of nobody's password: to look for a user who is not there takes as long as for one who is.
 _NOBODY: Final = b"$2b$10$7RBOMrWFuopEgClyLlh8/.pYTu1aSw9qXQzhOVG4pjueZifhbzsh6"
+
+_T = TypeVar("_T")
 
 
 @frozen
@@ -152,16 +154,24 @@ class Guard:
         if login is None:
             raise self._challenge("a login is needed")
         client = client_of(request)
-        wait = self._bad_logins.begin(client, self._clock.seconds())
+        wait = self._bad_logins.wait(client, self._clock.seconds())
         if wait > 0 or len(self._turns.waiting) >= MAX_WAITING:
-            seconds = str(max(1, math.ceil(wait)))
-            raise Refused(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "too many logins, or too many bad ones",
-                (("Retry-After", seconds),),
-            )
+            raise _too_many(wait)
+        await self._turns.acquire()
+        # A thread goes on when the client leaves: it keeps its turn, and it was a try.
+        checking = ensureDeferred(self._check_known(client, login)).addBoth(self._turn_over)
+        await shielded(checking, lambda _: None)
+
+    def _turn_over(self, result: _T) -> _T:
+        self._turns.release()
+        return result
+
+    async def _check_known(self, client: str, login: Bearer | Basic) -> None:
+        # Those before him may have been his.
+        if (wait := self._bad_logins.begin(client, self._clock.seconds())) > 0:
+            raise _too_many(wait)
         try:
-            good = await self._turns.run(self._workers.run, partial(self._files.knows, login))
+            good = await self._workers.run(partial(self._files.knows, login))
         except (OSError, ValueError) as error:
             self._log.error("A login could not be checked: {reason}", reason=str(error))
             raise Refused(
@@ -218,6 +228,14 @@ class _Files:
             password if fits else b"", _NOBODY if hashed is None else hashed.encode()
         )
         return right and fits and hashed is not None
+
+
+def _too_many(wait: float) -> Refused:
+    return Refused(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "too many logins, or too many bad ones",
+        (("Retry-After", str(max(1, math.ceil(wait)))),),
+    )
 
 
 def _same(given: str, known: str) -> bool:

@@ -157,13 +157,17 @@ class BadLogins:
         # Up to when, for each; the one tried longest ago first.
         self._tries: OrderedDict[object, list[float]] = OrderedDict()
 
+    def wait(self, client: str, now: float) -> float:
+        """How many seconds somebody has to wait before he may try."""
+        tries = self._recent(_source(client), now)
+        return tries[0] + WINDOW - now if len(tries) >= MAX_BAD else 0.0
+
     def begin(self, client: str, now: float) -> float:
         """Somebody tries: 0, or how many seconds he has to wait before he may."""
+        if (wait := self.wait(client, now)) > 0:
+            return wait
         key = _source(client)
-        tries = [time for time in self._tries.get(key, []) if time > now - WINDOW]
-        if len(tries) >= MAX_BAD:
-            return tries[0] + WINDOW - now
-        self._tries[key] = [*tries, now]
+        self._tries[key] = [*self._recent(key, now), now]
         self._tries.move_to_end(key)
         if len(self._tries) > MAX_ADDRESSES:
             self._tries.popitem(last=False)
@@ -172,6 +176,9 @@ class BadLogins:
     def good(self, client: str) -> None:
         """It was a good login: all is forgotten."""
         self._tries.pop(_source(client), None)
+
+    def _recent(self, key: object, now: float) -> list[float]:
+        return [time for time in self._tries.get(key, []) if time > now - WINDOW]
 
 
 def _address(client: str) -> IPv4Address | IPv6Address | None:

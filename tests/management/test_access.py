@@ -268,7 +268,33 @@ class CrowdTests(AccessCase):
     def test_tries_at_a_time(self) -> None:
         """Nobody gets more tries by beginning them all before one is known to be bad."""
         streams = [self.send("DELETE", "/jobs/x", basic(password="x")) for _ in range(MAX_BAD + 1)]
-        self.assertIn(b" 429 ", streams[-1].take())
+        self.later.all()
+        *tried, refused = [stream.take() for stream in streams]
+        for answer in tried:
+            self.assertIn(b" 401 ", answer)
+        self.assertIn(b" 429 ", refused)
+
+    def test_good_ones_at_a_time(self) -> None:
+        """A program with a good login may do as much as it likes at a time."""
+        streams = [self.send("DELETE", "/jobs/x", BEARER) for _ in range(2 * MAX_BAD)]
+        self.later.all()
+        for stream in streams:
+            self.assertIn(b" 404 ", stream.take())
+
+    def test_leaves_in_the_middle(self) -> None:
+        """A thread cannot be stopped: whoever comes and goes has no more of them than others."""
+        for _ in range(CHECKED_AT_A_TIME + 1):
+            self.send("DELETE", "/jobs/x", basic(password="x")).finish()
+        self.assertEqual(len(self.later), CHECKED_AT_A_TIME)
+        self.later.all()
+
+    def test_leaves_before_it_is_bad(self) -> None:
+        """It was a try all the same."""
+        for _ in range(MAX_BAD):
+            stream = self.send("DELETE", "/jobs/x", basic(password="x"))
+            stream.finish()
+            self.later.all()
+        self.assertIn(b" 429 ", self.send("DELETE", "/jobs/x", BEARER).take())
 
     def test_leaves(self) -> None:
         """Who leaves is not checked any more, and nothing is logged as failed."""

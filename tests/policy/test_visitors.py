@@ -201,7 +201,9 @@ class BadLoginsTests(SynchronousTestCase):
         bad = BadLogins()
         let_in: list[float] = []
         for time in times:
+            told = bad.wait("10.0.0.1", time)
             wait = bad.begin("10.0.0.1", time)
+            self.assertEqual(told, wait)
             recent = [each for each in let_in if each > time - WINDOW]
             if wait == 0:
                 let_in.append(time)
