@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import bcrypt
 from twisted.internet.interfaces import IAddress
 from twisted.logger import capturedLogs
 
@@ -21,6 +22,7 @@ from tests.support.api import (
     PASSWORD,
     STRANGER,
     TOKEN,
+    USER,
     ApiCase,
     basic,
     hashed,
@@ -150,6 +152,22 @@ class LoginTests(AccessCase):
             answer = self.change(fields)
             self.assertEqual(answer.status, 401, fields)
             self.assertEqual(answer.json["detail"], "the login is not known")
+
+    def test_nobody(self) -> None:
+        """Nobody can tell by the time it takes whether there is such a user."""
+        hashes: list[bytes] = []
+        check = bcrypt.checkpw
+
+        def checked(password: bytes, hashed: bytes) -> bool:
+            hashes.append(hashed)
+            return check(password, hashed)
+
+        self.patch(bcrypt, "checkpw", checked)
+        for user in (USER, "nobody"):
+            # Even with the password of the one whose hash it takes.
+            password = "x" if user == USER else PASSWORD
+            self.assertEqual(self.change(basic(user, password)).status, 401)
+        self.assertEqual([each[:7] for each in hashes], [b"$2b$04$"] * 2)
 
     def test_none(self) -> None:
         for fields in ({}, {"Authorization": ""}, {"Authorization": "Digest x"}):
