@@ -37,6 +37,7 @@ from regproxy.policy.visitors import (
     parse_token,
 )
 from regproxy.store.disk import Workers, shielded
+from regproxy.web.headers import field_text
 from regproxy.web.site import StrictRequest, client_of
 
 #: Logins that are checked at a time. Each takes a core for some tenths of a second.
@@ -128,8 +129,9 @@ class Guard:
     def _check_browser(self, request: StrictRequest) -> None:
         if request.method.decode("ascii", "replace") in SAFE:
             return
-        host = _field(request, "host") or ""
-        if from_elsewhere(_field(request, "sec-fetch-site"), _field(request, "origin"), host):
+        names = "sec-fetch-site", "origin", "host"
+        site, origin, host = (field_text(request.requestHeaders, each) for each in names)
+        if from_elsewhere(site, origin, host or ""):
             raise Refused(HTTPStatus.FORBIDDEN, "the request comes from a page of another site")
 
     def _check_place(self, request: StrictRequest) -> None:
@@ -148,7 +150,7 @@ class Guard:
             )
 
     async def _check_login(self, request: StrictRequest) -> None:
-        login = parse_authorization(_field(request, "authorization") or "")
+        login = parse_authorization(field_text(request.requestHeaders, "authorization") or "")
         if login is None:
             raise self._challenge("a login is needed")
         client = client_of(request)
@@ -238,9 +240,3 @@ def _too_many(wait: float) -> Refused:
 def _same(given: str, known: str) -> bool:
     """Compare in a time that tells nothing, not even a length."""
     return hmac.compare_digest(sha256(given.encode()).digest(), sha256(known.encode()).digest())
-
-
-def _field(request: StrictRequest, name: str) -> str | None:
-    """The value of a header field; None when it is not there. Twice is as wrong as can be."""
-    values = request.requestHeaders.getRawHeaders(name)
-    return None if values is None else ", ".join(values)

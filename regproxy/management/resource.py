@@ -21,6 +21,7 @@ from regproxy.management.operations import AnyOperation, Media
 from regproxy.management.paging import BadCursor
 from regproxy.management.security import restrict
 from regproxy.management.values import Problem
+from regproxy.web.headers import field_text
 from regproxy.web.request_body import BodyBroken, RequestBody
 from regproxy.web.site import StrictRequest
 
@@ -131,7 +132,8 @@ class ApiResource(Resource):
         status = refusal.status
         for name, value in refusal.headers:
             request.responseHeaders.addRawHeader(name, value)
-        request.setResponseCode(status)
+        # twisted.web does not know all of them by name.
+        request.setResponseCode(status, status.phrase.encode())
         problem = Problem(status, status.phrase, refusal.message, refusal.messages)
         _send(request, "application/problem+json", encode(problem))
 
@@ -197,8 +199,8 @@ def _query(request: StrictRequest) -> dict[str, str]:
 
 def _headers(request: StrictRequest, names: Mapping[str, str]) -> dict[str, str]:
     """The values of header fields, by the names of the parameters that they are."""
-    found = {key: request.requestHeaders.getRawHeaders(name) for key, name in names.items()}
-    return {key: ", ".join(values) for key, values in found.items() if values is not None}
+    found = {key: field_text(request.requestHeaders, name) for key, name in names.items()}
+    return {key: text for key, text in found.items() if text is not None}
 
 
 async def _body(request: StrictRequest, wanted: Any) -> Any:
@@ -210,7 +212,7 @@ async def _body(request: StrictRequest, wanted: Any) -> Any:
         if body is not None:
             raise Malformed("this takes no body")
         return None
-    given = request.requestHeaders.getRawHeaders("content-type", [""])[-1]
+    given = field_text(request.requestHeaders, "content-type") or ""
     media_type = given.partition(";")[0].strip().lower()
     expected = wanted.type if isinstance(wanted, Media) else JSON
     if media_type != expected and not (isinstance(wanted, Media) and not media_type):

@@ -28,6 +28,15 @@ _OWN_TO_REQUEST: Final = frozenset(
 )
 
 
+def field_text(headers: Headers, name: str) -> str | None:
+    """The value of the field *name*, those of several as one (RFC 9110 section 5.3), or None.
+
+    Each byte is a character: a client may send any, and twisted.web raises for what is no UTF-8.
+    """
+    values = headers.getRawHeaders(name.encode())
+    return None if values is None else b", ".join(values).decode("latin-1")
+
+
 def request_headers(headers: Headers) -> Headers:
     """The fields of a client's request that go upstream."""
     return _without(headers, _HOP_BY_HOP | _OWN_TO_REQUEST)

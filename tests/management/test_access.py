@@ -108,6 +108,24 @@ class NoLoginTests(AccessCase):
         self.assertEqual(list(self.parts.jobs.all()), [])
 
 
+class BytesTests(AccessCase):
+    """A client may send what is no text"""
+
+    section = BOTH
+
+    def test_fields(self) -> None:
+        for field, expected in (
+            (b"Authorization: Bearer \xff", b" 401 "),
+            (b"Authorization: Basic \xff", b" 401 "),
+            (b"Sec-Fetch-Site: \xff", b" 403 "),
+            (b"Origin: http://\xff", b" 403 "),
+        ):
+            stream = self.house.connect()
+            stream.peerAddr = LOOPBACK
+            stream.send(b"DELETE /api/v1/jobs/x HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n\r\n")
+            self.assertIn(expected, stream.take())
+
+
 class LoginTests(AccessCase):
     """With a login, nobody may change anything without it, wherever from."""
 

@@ -224,6 +224,13 @@ class ErrorTests(ResourceCase):
             )
         self.assertEqual([each.reason for each in self.house.log.records], ["wrong", "wrong"])
 
+    def test_phrase(self) -> None:
+        """Also of statuses that twisted.web does not know."""
+        self.serve(self.operation(errors={Wrong: HTTPStatus.UNPROCESSABLE_ENTITY}))
+        self.result = Wrong()
+        answer = self.send("GET", "/things").take()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 422 Unprocessable "), answer)
+
     def test_mistake(self) -> None:
         """Nothing of it is shown, and all of it is in the log."""
         self.serve(self.operation(errors={Wrong: HTTPStatus.CONFLICT}))
@@ -292,6 +299,14 @@ class ParameterTests(ResourceCase):
         self.ask("GET", "/things/a%2Fb%20%C3%A4?size=7", {"X-Agent": "me"})
         self.assertEqual(self.calls, [(Which("a/b ä", "me", 7), None)])
 
+    def test_bytes(self) -> None:
+        """A field is text whatever its bytes; those of several are one value."""
+        stream = self.house.connect()
+        fields = b"X-Agent: \xe9\r\nX-Agent: b\r\nContent-Type: \xff"
+        stream.send(b"GET /api/v1/things/a HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n\r\n")
+        self.assertIn(b" 200 ", stream.take())
+        self.assertEqual(self.calls, [(Which("a", "\xe9, b", 0), None)])
+
     def test_refused(self) -> None:
         for path, expected in (
             ("/things/a?color=red", ["color: unknown key (allowed: name, agent, size)"]),
@@ -343,6 +358,12 @@ class BodyTests(ResourceCase):
             self.assertEqual(answer.json["detail"], "the body has to be application/json")
         self.assertEqual(self.ask("POST", "/things", {}, b'{"names": ["b"]}').status, 415)
         self.assertEqual(self.calls, [])
+
+    def test_bytes_in_media_type(self) -> None:
+        head = b"POST /api/v1/things HTTP/1.1\r\nHost: x\r\nContent-Type: \xff\r\n"
+        stream = self.house.connect()
+        stream.send(head + b"Content-Length: 2\r\n\r\n{}")
+        self.assertIn(b" 415 ", stream.take())
 
     def test_malformed(self) -> None:
         for body in (b"", b"{", b"[]", b'{"names": []}', b'{"names": ["a"], "x": 1}', b"\xff"):

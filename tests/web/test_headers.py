@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from regproxy.web.headers import relayed_headers, request_headers, response_headers
+from regproxy.web.headers import field_text, relayed_headers, request_headers, response_headers
 
 NAMES = st.sampled_from(
     [b"Accept", b"X-One", b"X-Two", b"Link", b"Te", b"Keep-Alive", b"Authorization", b"Host"]
@@ -14,6 +14,19 @@ NAMES = st.sampled_from(
 
 def names(headers: Headers) -> set[bytes]:
     return {name.lower() for name, _ in headers.getAllRawHeaders()}
+
+
+class FieldTests(SynchronousTestCase):
+    def test_text(self) -> None:
+        """Whatever a client sends, and be it twice."""
+        for values, expected in (
+            ([b"a"], "a"),
+            ([b"a", b"b"], "a, b"),
+            ([b"\xff\xc3\xa4"], "\xff\xc3\xa4"),
+            ([b""], ""),
+        ):
+            self.assertEqual(field_text(Headers({b"X-One": values}), "x-one"), expected)
+        self.assertIsNone(field_text(Headers(), "x-one"))
 
 
 class RequestHeadersTests(SynchronousTestCase):
