@@ -218,15 +218,18 @@ def _newest(requests: Iterable[RequestValue], room: int) -> list[bytes]:
 def _changes(
     kind: str, values: Iterable[tuple[_K, _V]], shown: MutableMapping[_K, _V]
 ) -> Iterator[bytes]:
-    """Events of those of *values* that are not as *shown*; what finds no room has to wait."""
+    """Events of those of *values* that are not as *shown*; what finds no room has to wait.
+
+    The first does not: it may be longer than all the room.
+    """
     room = SHARE
     for key, value in values:
         if shown.get(key) == value:
             continue
         data = event(kind, value)
-        room -= len(data)
-        if room < 0:
+        if len(data) > room < SHARE:
             return
+        room -= len(data)
         shown[key] = value
         yield data
 

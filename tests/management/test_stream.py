@@ -9,7 +9,8 @@ from typing import Any
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
-from regproxy.management.jobs import Progress
+from regproxy.management.encoding import encode
+from regproxy.management.jobs import MAX_FAILURES, MAX_TEXT, Progress
 from regproxy.management.stream import (
     INTERVAL,
     MAX_IMAGES,
@@ -223,6 +224,23 @@ class EventTests(StreamCase):
         self.assertEqual((told.value["state"], len(told.value["images"])), ("done", MAX_IMAGES))
         self.look(3)
         self.assertEqual(self.read(stream, "job"), [])
+
+    def test_long_jobs(self) -> None:
+        """One that is longer than its share is told of, and those after it too."""
+        stream = self.follow()
+        self.read(stream)
+
+        async def work(progress: Progress) -> None:
+            for _ in range(MAX_FAILURES):
+                progress.fail("\N{SNOWMAN}" * MAX_TEXT)
+            self.assertGreater(len(encode(progress.failures)), SHARE)
+
+        started = [self.parts.jobs.start(JobKind.WARM, work).id for _ in range(2)]
+        told = []
+        for _ in started:
+            self.look()
+            told += [each.value["id"] for each in self.read(stream, "job")]
+        self.assertEqual(sorted(told), sorted(started))
 
     def test_silence(self) -> None:
         """A comment shows that there is somebody."""
