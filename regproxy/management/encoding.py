@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from types import GenericAlias
 from typing import Annotated, Any, Final, NoReturn, Protocol, TypeVar, get_args, get_origin
 
@@ -15,6 +16,9 @@ from cattrs import BaseValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
 from regproxy.config.structure import path_text, problems
+
+#: Of what is wrong, as many things are told: the log tells them too.
+MAX_MESSAGES: Final = 20
 
 _T = TypeVar("_T")
 
@@ -35,7 +39,7 @@ class Malformed(Exception):
     """What was sent is not what is asked for.
 
     Attributes:
-        messages: one line for each thing that is wrong, with its place.
+        messages: one line for each of the first things that are wrong, with its place.
     """
 
     def __init__(self, *messages: str) -> None:
@@ -90,7 +94,7 @@ def _structured(converter: Converter, value: object, cls: type[_T]) -> _T:
         return converter.structure(value, cls)
     except (BaseValidationError, ValueError) as error:
         lines = []
-        for path, message in problems(error):
+        for path, message in islice(problems(error), MAX_MESSAGES):
             place = path_text(path)
             lines.append(f"{place}: {message}" if place else message)
         raise Malformed(*lines) from None

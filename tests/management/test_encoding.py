@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.management.bounds import Between, Count
-from regproxy.management.encoding import Malformed, decode, encode, from_texts, plain
+from regproxy.management.encoding import MAX_MESSAGES, Malformed, decode, encode, from_texts, plain
 from regproxy.management.values import Job, JobImage, JobKind, JobState, Page, Unit
 
 
@@ -100,6 +100,11 @@ class DecodeTests(SynchronousTestCase):
         for data in (b"", b"{", b"\xff", b"[NaN]", b"[-Infinity]", b"1" * 5000, b"[" * 100000):
             (message,) = self.refused(data)
             self.assertTrue(message.startswith("not JSON: "), message)
+
+    def test_many(self) -> None:
+        """What is told of a request, and logged, is not many times what was sent."""
+        sent = {"names": ["a"], **{f"x{number}": 1 for number in range(100 * MAX_MESSAGES)}}
+        self.assertEqual(len(self.refused(sent)), MAX_MESSAGES)
 
     def test_all_at_once(self) -> None:
         sent = {"names": ["a", 1], "loud": 1, "inner": {"number": 6, "x": 1}, "nmae": 1}
