@@ -44,6 +44,8 @@ from regproxy.web.site import StrictRequest, client_of
 CHECKED_AT_A_TIME: Final = 2
 #: Logins that wait for their turn.
 MAX_WAITING: Final = 32
+# What proxies add (RFC 7239, RFC 9110 section 7.6.3): who asks is not who is connected.
+_FORWARDED: Final = (b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip")
 # Longer passwords are not what bcrypt has hashed.
 _LONGEST: Final = 72
 
@@ -136,7 +138,8 @@ class Guard:
 
     def _check_place(self, request: StrictRequest) -> None:
         authority = request.authority
-        if not is_loopback(client_of(request)):
+        forwarded = any(map(request.requestHeaders.hasHeader, _FORWARDED))
+        if forwarded or not is_loopback(client_of(request)):
             raise Refused(
                 HTTPStatus.FORBIDDEN,
                 "no login is set up: changes are made from the proxy's own machine only;"

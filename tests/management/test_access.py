@@ -66,6 +66,14 @@ class NoLoginTests(AccessCase):
         self.assertEqual(answer.status, 403)
         self.assertIn("from the proxy's own machine only", answer.json["detail"])
 
+    def test_forwarded(self) -> None:
+        """A proxy on this machine may pass on what anybody asks, by whatever name it likes."""
+        for name in ("Via", "Forwarded", "X-Forwarded-For", "X-Real-IP"):
+            answer = self.change({name: "x"})
+            self.assertEqual(answer.status, 403, name)
+            self.assertIn("from the proxy's own machine only", answer.json["detail"])
+            self.assertEqual(self.read(**{name: "x"}), 200)
+
     def test_rebinding(self) -> None:
         """A stranger's page whose name leads here now is, for its browser, a page of this site."""
         for host, expected in (
