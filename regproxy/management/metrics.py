@@ -103,7 +103,11 @@ class Metrics:
         Without the store's numbers if it does not tell them.
         """
         stats = await self._stats()
-        encode, media_type = choose_encoder(accept)
+        try:
+            encode, media_type = choose_encoder(accept)
+        except TypeError:
+            # prometheus_client compares the version with numbers, whatever it is.
+            encode, media_type = choose_encoder("")
         return media_type, encode(_Collected((*self._process.collect(), *self._collect(stats))))
 
     async def _stats(self) -> StoreStats | None:

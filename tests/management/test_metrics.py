@@ -193,6 +193,8 @@ class FormatTests(MetricsCase):
         self.fill()
         media_type, _ = self.finish(self.metrics.page("text/html, */*"))
         self.assertTrue(media_type.startswith("text/plain; version=0.0.4"), media_type)
+        media_type, _ = self.finish(self.metrics.page("application/openmetrics-text;version=x"))
+        self.assertTrue(media_type.startswith("text/plain; version=0.0.4"))
         accept = "application/openmetrics-text;version=1.0.0;q=0.9, text/plain;q=0.5"
         media_type, page = self.finish(self.metrics.page(accept))
         self.assertTrue(media_type.startswith("application/openmetrics-text"), media_type)
