@@ -14,7 +14,6 @@ from twisted.logger import Logger
 
 from regproxy import __version__
 from regproxy.config.model import Config, RegistrySection
-from regproxy.figures import Histogram
 from regproxy.management.loop_delay import LoopDelay
 from regproxy.management.tally import NONE, Served, Traffic
 from regproxy.management.values import (
@@ -100,7 +99,7 @@ class Overview:
             rate_limits=self.rate_limits(),
             fills=rooms.store.fills,
             connections=rooms.connections(),
-            loop_delay_p99=quantile(rooms.loop_delay.delays, 0.99),
+            loop_delay_p99=rooms.loop_delay.p99,
             ca=rooms.ca(),
         )
 
@@ -176,20 +175,3 @@ class Overview:
 
     def _time(self, seconds: float) -> datetime:
         return datetime.fromtimestamp(seconds, UTC)
-
-
-def quantile(histogram: Histogram, share: float) -> float | None:
-    """What *share* of the values of *histogram* do not exceed; None when there are none.
-
-    Within a bucket values are taken to be spread evenly. What lies beyond all bounds counts as
-    the last one.
-    """
-    rank = share * sum(histogram.counts)
-    if not rank:
-        return None
-    lower, below = 0.0, 0
-    for upper, count in zip(histogram.bounds, histogram.counts, strict=False):
-        if count and below + count >= rank:
-            return lower + (upper - lower) * (rank - below) / count
-        lower, below = upper, below + count
-    return histogram.bounds[-1]

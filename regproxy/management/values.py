@@ -128,7 +128,8 @@ class Stats:
         rate_limits: what registries say, one for each login.
         fills: transfers under way.
         connections: open ones of clients.
-        loop_delay_p99: how late 99 of 100 timers are at most; null when none has fired.
+        loop_delay_p99: how late 99 of 100 timers of the last minute were at most; null when
+            none has fired.
         ca: the certificate authority.
     """
 

@@ -6,17 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import evolve
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from regproxy import __version__
 from regproxy.config.model import Config, Push, RegistrySection
-from regproxy.figures import Histogram
-from regproxy.management.overview import PATIENCE, quantile
+from regproxy.management.loop_delay import INTERVAL, RECENT
+from regproxy.management.overview import PATIENCE
 from regproxy.management.values import RateLimitValue, RegistryValue, Stats, StoreValue
 from regproxy.oci.kinds import RequestKind
 from regproxy.oci.names import DOCKER_HUB, Host
@@ -134,11 +131,14 @@ class StatsTests(PartsCase):
         )
 
     def test_loop_delay(self) -> None:
-        for late in [0.0005] * 98 + [0.2, 0.2]:
-            self.rooms.loop_delay.delays.add(late)
-        delay = self.stats().loop_delay_p99
-        assert delay is not None
-        self.assertTrue(0.1 < delay <= 0.25)
+        """What was long ago is not told."""
+        self.rooms.loop_delay.startService()
+        self.addCleanup(self.rooms.loop_delay.stopService)
+        self.clock.advance(INTERVAL + 2.0)
+        self.assertAlmostEqual(self.stats().loop_delay_p99 or 0.0, 2.0)
+        for _ in range(RECENT):
+            self.clock.advance(INTERVAL)
+        self.assertAlmostEqual(self.stats().loop_delay_p99 or 0.0, 0.0)
 
 
 class RegistriesTests(PartsCase):
@@ -222,29 +222,3 @@ class RegistriesTests(PartsCase):
         self.rooms.backoff.note(HUB, self.finish(asking))
         self.clock.advance(15)
         self.assertEqual(self.registries()[DOCKER_HUB].backoff_seconds, 45.0)
-
-
-class QuantileTests(SynchronousTestCase):
-    BOUNDS = (0.1, 0.2, 0.5, 1.0)
-
-    def histogram(self, values: list[float]) -> Histogram:
-        histogram = Histogram(self.BOUNDS)
-        for value in values:
-            histogram.add(value)
-        return histogram
-
-    @given(st.lists(st.floats(0, 1), min_size=1), st.floats(0.01, 1))
-    def test_in_the_right_bucket(self, values: list[float], share: float) -> None:
-        """As near as the buckets let it be."""
-        found = quantile(self.histogram(values), share)
-        assert found is not None
-        rank = share * len(values)
-        exact = next(value for count, value in enumerate(sorted(values), 1) if count >= rank)
-        edges = (0.0, *self.BOUNDS)
-        bucket = next(i for i, upper in enumerate(self.BOUNDS) if exact <= upper)
-        self.assertTrue(edges[bucket] <= found <= edges[bucket + 1], (found, exact))
-
-    def test_examples(self) -> None:
-        self.assertIsNone(quantile(self.histogram([]), 0.5))
-        self.assertEqual(quantile(self.histogram([0.15, 0.16]), 0.5), 0.15000000000000002)
-        self.assertEqual(quantile(self.histogram([5.0]), 0.99), 1.0)
