@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
-
-from twisted.logger import Logger
 
 from regproxy.management.values import RequestValue
 from regproxy.web.access_log import AccessRecord
@@ -16,8 +13,6 @@ from regproxy.web.access_log import AccessRecord
 KEPT: Final = 1000
 #: The way in of this site's own pages. Who looks at requests is not to see mostly himself.
 OWN_WAY: Final = "management"
-
-Listener = Callable[[RequestValue], object]
 
 
 class Events:
@@ -28,21 +23,16 @@ class Events:
             there are fewer than one in each, so that a later process has higher numbers.
     """
 
-    _log = Logger()
-
     def __init__(self, started: float) -> None:
         self._records: deque[AccessRecord] = deque(maxlen=KEPT)
         self._next = round(started * 1e6)
-        self._listeners: dict[object, Listener] = {}
 
     def record(self, record: AccessRecord) -> None:
-        """One more. It is only put aside while nobody listens."""
+        """One more. It is only put aside."""
         if record.way == OWN_WAY:
             return
         self._records.append(record)
         self._next += 1
-        if self._listeners:
-            self._tell(_value(self._next - 1, record))
 
     def latest(
         self,
@@ -71,24 +61,6 @@ class Events:
             ):
                 found.append(_value(id, record))
         return tuple(found)
-
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have *listener* told of every request from now on, until what is returned is called."""
-        key = object()
-        self._listeners[key] = listener
-
-        def unsubscribe() -> None:
-            self._listeners.pop(key, None)
-
-        return unsubscribe
-
-    def _tell(self, value: RequestValue) -> None:
-        for listener in tuple(self._listeners.values()):
-            try:
-                listener(value)
-            except Exception:
-                # It must not keep a request from being logged.
-                self._log.failure("A listener to requests failed")
 
 
 def _value(id: int, record: AccessRecord) -> RequestValue:
