@@ -31,7 +31,7 @@ from regproxy.config.model import (
 from regproxy.config.wayout import ParentProxy, UpstreamSection
 from regproxy.dns import message as dns
 from regproxy.dns.message import Query, Question, RCode, Type, read_answer
-from regproxy.management.metrics import PATIENCE
+from regproxy.management.store_numbers import PATIENCE
 from regproxy.oci.names import Host
 from regproxy.tls.errors import CAError
 from regproxy.tls.server import Handshakes

@@ -22,28 +22,22 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
-from twisted.internet.defer import TimeoutError as TookTooLong
-from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from regproxy import __version__
 from regproxy.figures import Histogram
 from regproxy.management.connections import Connections
 from regproxy.management.loop_delay import LoopDelay
+from regproxy.management.store_numbers import store_numbers
 from regproxy.management.tally import Traffic
 from regproxy.policy.interception import OTHER
 from regproxy.registry.backoff import BackOff
-from regproxy.store.errors import StoreError
 from regproxy.store.housekeeping import Housekeeping, StoreStats
 from regproxy.store.store import Store
 from regproxy.tls.leaves import LeafCache
 from regproxy.tls.server import Handshakes
 from regproxy.upstream.ledger import Ledger
 from regproxy.upstream.rate_limits import RateLimits
-
-#: Seconds that the store has to tell its numbers. A disk that hangs is when the others are wanted.
-PATIENCE: Final = 2.0
 
 #: What counts as an error of a registry: the reasons of ``UpstreamError``, and statuses. Each is
 #: there from the start: Prometheus sees no rise in what begins with 1.
@@ -88,8 +82,6 @@ class Metrics:
         clock: the reactor.
     """
 
-    _log = Logger()
-
     def __init__(self, sources: Sources, clock: IReactorTime) -> None:
         self._sources = sources
         self._clock = clock
@@ -102,24 +94,13 @@ class Metrics:
 
         Without the store's numbers if it does not tell them.
         """
-        stats = await self._stats()
+        stats = await store_numbers(self._sources.housekeeping, self._clock)
         try:
             encode, media_type = choose_encoder(accept)
         except TypeError:
             # prometheus_client compares the version with numbers, whatever it is.
             encode, media_type = choose_encoder("")
         return media_type, encode(_Collected((*self._process.collect(), *self._collect(stats))))
-
-    async def _stats(self) -> StoreStats | None:
-        asking = ensureDeferred(self._sources.housekeeping.stats())
-        try:
-            return await asking.addTimeout(PATIENCE, self._clock)
-        except TookTooLong:
-            reason = f"no answer within {PATIENCE} s"
-        except (StoreError, OSError) as error:
-            reason = str(error)
-        self._log.error("The store does not tell its numbers: {reason}", reason=reason)
-        return None
 
     def _collect(self, stats: StoreStats | None) -> Iterator[Metric]:
         sources = self._sources

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
 
 from attrs import asdict, frozen
-from twisted.internet.defer import TimeoutError as TookTooLong
-from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from regproxy import __version__
 from regproxy.config.model import Config, RegistrySection
 from regproxy.management.loop_delay import LoopDelay
+from regproxy.management.store_numbers import store_numbers
 from regproxy.management.tally import NONE, Served, Traffic
 from regproxy.management.values import (
     CAValue,
@@ -27,14 +24,10 @@ from regproxy.oci.errors import HostInvalid
 from regproxy.oci.names import Host
 from regproxy.policy.interception import OTHER
 from regproxy.registry.backoff import BackOff
-from regproxy.store.errors import StoreError
 from regproxy.store.housekeeping import Housekeeping
 from regproxy.store.store import Store
 from regproxy.upstream.ledger import Ledger
 from regproxy.upstream.rate_limits import RateLimits
-
-#: Seconds that the store has to tell its numbers.
-PATIENCE: Final = 2.0
 
 
 @frozen
@@ -65,8 +58,6 @@ class Overview:
         now: seconds since the epoch.
     """
 
-    _log = Logger()
-
     def __init__(
         self, rooms: Rooms, config: Config, clock: IReactorTime, now: Callable[[], float]
     ) -> None:
@@ -83,7 +74,7 @@ class Overview:
     async def stats(self) -> Stats:
         """The proxy in numbers; without the store's if it does not tell them."""
         rooms = self._rooms
-        store = await self._store()
+        store = await store_numbers(rooms.housekeeping, self._clock)
         served = sum(rooms.traffic.served().values(), Served())
         fetched = rooms.ledger.bytes
         return Stats(
@@ -95,7 +86,7 @@ class Overview:
             bytes_to_clients=served.bytes,
             bytes_from_upstream=fetched,
             bytes_saved=max(0, served.bytes - fetched),
-            store=store,
+            store=None if store is None else StoreValue(**asdict(store)),
             rate_limits=self.rate_limits(),
             fills=rooms.store.fills,
             connections=rooms.connections(),
@@ -159,19 +150,6 @@ class Overview:
             backoff_seconds=round(resting, 3),
             latency_p50=None if figures is None else figures.latency,
         )
-
-    async def _store(self) -> StoreValue | None:
-        asking = ensureDeferred(self._rooms.housekeeping.stats())
-        try:
-            stats = await asking.addTimeout(PATIENCE, self._clock)
-        except TookTooLong:
-            reason = f"no answer within {PATIENCE} s"
-        except (StoreError, OSError) as error:
-            reason = str(error)
-        else:
-            return StoreValue(**asdict(stats))
-        self._log.error("The store does not tell its numbers: {reason}", reason=reason)
-        return None
 
     def _time(self, seconds: float) -> datetime:
         return datetime.fromtimestamp(seconds, UTC)
