@@ -48,6 +48,8 @@ def key_of(cursor: str, *kinds: type[Any]) -> Key:
     """
     try:
         key = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        # JSON can have halves of characters, and no key has.
+        json.dumps(key, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise BadCursor from None
     if not isinstance(key, list) or [type(part) for part in key] != list(kinds):

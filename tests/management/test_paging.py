@@ -47,6 +47,10 @@ class CursorTests(SynchronousTestCase):
             return
         self.assertEqual(list(map(type, found)), [int, str])
 
+    def test_half_a_character(self) -> None:
+        """JSON can have one, SQLite cannot."""
+        self.assertRaises(BadCursor, key_of, cursor_of(("\ud800",)), str)
+
     def test_of_another_list(self) -> None:
         cursor = cursor_of((1, "a"))
         for kinds in ((str, str), (int,), (int, str, int), (bool, str)):
