@@ -26,6 +26,7 @@ from regproxy.management.resource import read_whole
 from regproxy.management.security import restrict
 from regproxy.oci.errors import RegistryError
 from regproxy.store.errors import StoreError
+from regproxy.web.headers import field_text
 from regproxy.web.request_body import BodyBroken
 from regproxy.web.site import StrictRequest
 
@@ -198,7 +199,7 @@ class NotFound(Resource):
 def send(request: StrictRequest, status: HTTPStatus, media_type: str, content: bytes) -> None:
     """Answer with *content*, which nobody stores unless the answer says so already."""
     restrict(request, POLICY)
-    request.setResponseCode(status)
+    request.setResponseCode(status, status.phrase.encode())
     request.setHeader("Content-Type", media_type)
     request.setHeader("Content-Length", str(len(content)))
     if not request.responseHeaders.hasHeader("Cache-Control"):
@@ -213,7 +214,7 @@ def answer_error(
 ) -> None:
     """Answer with an error: a page for browsers, one line for the others."""
     request.note(reason=text)
-    accepted = ",".join(request.requestHeaders.getRawHeaders("accept", []))
+    accepted = field_text(request.requestHeaders, "accept") or ""
     if pages is not None and "text/html" in accepted:
         page = pages.render("pages/error.html", "", title=status.phrase, text=text)
         send(request, status, HTML, page)
@@ -231,7 +232,7 @@ def query(request: StrictRequest) -> dict[str, str]:
 
 
 async def _form(request: StrictRequest) -> dict[str, str]:
-    given = request.requestHeaders.getRawHeaders("content-type", [""])[-1]
+    given = field_text(request.requestHeaders, "content-type") or ""
     if given.partition(";")[0].strip().lower() != FORM:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body has to be {FORM}")
     body = request.body

@@ -71,6 +71,20 @@ class MethodTests(PagesCase):
         self.assertEqual({**get.headers, "date": ""}, {**head.headers, "date": ""})
         self.assertEqual(get.headers["content-length"], str(len(get.body)))
 
+    def test_bytes(self) -> None:
+        """A field is text whatever its bytes."""
+        for line, field, expected in (
+            (b"GET /nothing", b"Accept: text/html, \xff", b"HTTP/1.1 404 Not Found\r\n"),
+            (
+                b"POST /images/purge",
+                b"Content-Type: \xff",
+                b"HTTP/1.1 415 Unsupported Media Type\r\n",
+            ),
+        ):
+            login = f"Host: localhost\r\nAuthorization: {self.authorization}\r\n".encode()
+            answer = self.house().ask(line + b" HTTP/1.1\r\n" + login + field + b"\r\n\r\n")
+            self.assertTrue(answer.startswith(expected), answer)
+
     def test_others(self) -> None:
         """Only what forms are sent to takes POST."""
         for path in ("/", "/images", "/events", "/image", "/ca", "/ca.crt", "/healthz"):
