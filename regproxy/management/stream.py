@@ -220,16 +220,19 @@ def _changes(
 ) -> Iterator[bytes]:
     """Events of those of *values* that are not as *shown*; what finds no room has to wait.
 
-    The first does not: it may be longer than all the room.
+    The first does not: it may be longer than all the room. It is the one shown longest ago, so
+    that each has its turn.
     """
+    turns = {key: turn for turn, key in enumerate(shown)}
     room = SHARE
-    for key, value in values:
+    for key, value in sorted(values, key=lambda each: turns.get(each[0], -1)):
         if shown.get(key) == value:
             continue
         data = event(kind, value)
         if len(data) > room < SHARE:
             return
         room -= len(data)
+        shown.pop(key, None)
         shown[key] = value
         yield data
 

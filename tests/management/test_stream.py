@@ -242,6 +242,28 @@ class EventTests(StreamCase):
             told += [each.value["id"] for each in self.read(stream, "job")]
         self.assertEqual(sorted(told), sorted(started))
 
+    def test_many_jobs(self) -> None:
+        """Each has its turn, however much there is to be told of others."""
+        stream = self.follow()
+        self.read(stream)
+        running: list[Progress] = []
+
+        async def work(progress: Progress) -> None:
+            for _ in range(MAX_FAILURES):
+                progress.fail("x" * MAX_TEXT)
+            self.assertGreater(2 * len(encode(progress.failures)), SHARE)
+            running.append(progress)
+            await Deferred()
+
+        started = [self.parts.jobs.start(JobKind.WARM, work).id for _ in range(3)]
+        told = []
+        for _ in started * 2:
+            for progress in running:
+                progress.done += 1
+            self.look()
+            told += [each.value["id"] for each in self.read(stream, "job")]
+        self.assertEqual(sorted(told), sorted(started * 2))
+
     def test_silence(self) -> None:
         """A comment shows that there is somebody."""
         stream = self.follow()
