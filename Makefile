@@ -16,13 +16,15 @@ CASES ?=
 # Where it writes all samples.
 RESULTS ?= run/bench.json
 
-.PHONY: help run test e2e-image soak bench lint docs screenshots cloud-init e2e-deps kubernetes-deps bench-deps clean
+.PHONY: help run test e2e-image e2e-kubernetes soak bench lint docs screenshots cloud-init \
+    e2e-deps kubernetes-deps bench-deps clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make run       start the proxy in the foreground [CONFIG=file]'
 	@echo 'make test      run the tests [TESTS=tests.oci]'
 	@echo 'make e2e-image build the image with dockerd, run it and pull (Debian, root)'
+	@echo 'make e2e-kubernetes  see what helm and kustomize make of deploy/, in the real programs (root)'
 	@echo 'make soak      run the tests that take minutes: herds, hundreds of kills; with figures'
 	@echo 'make bench     measure beside nginx and others; takes minutes [CASES="warm_tls herd"]'
 	@echo 'make lint      check style, types, floors and news fragments'
@@ -30,6 +32,7 @@ help:
 	@echo 'make screenshots  take the pictures of the pages in docs/images (chromium)'
 	@echo 'make cloud-init  write deploy/cloud-init anew, from the templates of the set-up scripts'
 	@echo 'make e2e-deps  install the programs of the end-to-end tests (Debian, root)'
+	@echo 'make kubernetes-deps  build helm, kustomize and CoreDNS, which takes minutes (Go)'
 	@echo 'make bench-deps  install the programs of "make bench" (Debian, root)'
 	@echo 'make clean     remove .venv and what was built; run/ stays'
 
@@ -40,7 +43,14 @@ test: $(VENV)/.has-test
 	$(BIN)/python -m tests.run $(TESTS)
 
 e2e-image: $(VENV)/.has-test $(E2E_IMAGE)/base.tar $(E2E_IMAGE)/wheels
-	$(BIN)/python -m tests.run tests.e2e.image tests.e2e.image_node
+	$(BIN)/python -m tests.run tests.e2e.image
+
+# They need programs that take minutes to build: "make kubernetes-deps".
+KUBERNETES_TESTS := $(addprefix tests.deploy.,chart nodes page proxy schemas security) \
+    $(addprefix tests.e2e.,kubernetes_dns kubernetes_pod image_node)
+
+e2e-kubernetes: $(VENV)/.has-test $(E2E_IMAGE)/base.tar $(E2E_IMAGE)/wheels
+	$(BIN)/python -m tests.run $(KUBERNETES_TESTS)
 
 # A Debian like the machine's own, whose Python the wheels have to fit.
 $(E2E_IMAGE)/base.tar:
@@ -83,7 +93,7 @@ cloud-init: $(VENV)/.has-run
 # Real clients and servers, and what they need to run as root in a container or a
 # virtual machine. python3-venv is for a Debian that has Python only.
 e2e-deps: export DEBIAN_FRONTEND := noninteractive
-e2e-deps: kubernetes-deps
+e2e-deps:
 	# One that had no cloud-init is not to be set up by it at its next boot.
 	test -e /usr/bin/cloud-init || install -D /dev/null /etc/cloud/cloud-init.disabled
 	apt-get update
@@ -94,14 +104,14 @@ e2e-deps: kubernetes-deps
 	    python3-venv runc shellcheck skopeo squid-openssl systemd-container zsh
 
 # Of these Debian has none, or none that is young enough: Go builds them, a Go that is younger
-# than Debian 12's. Without one, their tests are skipped.
+# than Debian 12's.
 GO_PROGRAMS := helm.sh/helm/v3/cmd/helm@v3.22.0 sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 \
     github.com/coredns/coredns@v1.15.0
 
 GO := $(firstword $(shell command -v go /usr/local/go/bin/go))
 
-kubernetes-deps:
-	@test -n '$(GO)' || { echo 'no Go: no helm, kustomize and CoreDNS'; exit 0; }; \
+kubernetes-deps: e2e-deps
+	@test -n '$(GO)' || { echo 'there is no Go, which helm, kustomize and CoreDNS are built by'; exit 1; }; \
 	for program in $(GO_PROGRAMS); do \
 	    CGO_ENABLED=0 GOBIN=/usr/local/bin $(GO) install $$program || exit 1; \
 	done

@@ -24,6 +24,7 @@ from regproxy.management.pages.images import ImageList, ImagePage, RepositoryLis
 from regproxy.management.pages.rendering import Pages
 from regproxy.management.pages.sources import Authority, Sources
 from regproxy.management.pages.static import Static
+from regproxy.web.headers import field_text
 from regproxy.web.site import StrictRequest
 
 _YEAR: Final = 365 * 24 * 60 * 60
@@ -133,5 +134,5 @@ class _Scrape(Answering):
         self._metrics = metrics
 
     async def read(self, request: StrictRequest) -> tuple[str, bytes]:
-        accept = ", ".join(request.requestHeaders.getRawHeaders("Accept", []))
+        accept = field_text(request.requestHeaders, "accept") or ""
         return await self._metrics.page(accept)

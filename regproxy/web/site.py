@@ -199,7 +199,8 @@ class StrictRequest(Request):
         try:
             if not resource.isLeaf:
                 self.prepath = []
-                self.postpath = list(map(unquote_to_bytes, self.path[1:].split(b"/")))
+                path = self.form.origin_form.partition(b"?")[0]
+                self.postpath = list(map(unquote_to_bytes, path[1:].split(b"/")))
                 resource = getChildForRequest(resource, self)
             self.render(resource)
         except Exception:

@@ -1,4 +1,4 @@
-"""The DaemonSet's container, run by dockerd on the files of a Debian: ``make e2e-image``."""
+"""The DaemonSet's container, run by dockerd on the files of a Debian: ``make e2e-kubernetes``."""
 
 from __future__ import annotations
 

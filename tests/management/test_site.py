@@ -38,6 +38,13 @@ class ManagementTests(PagesCase):
         self.others["setup"] = Data(b"set up", "text/plain")
         self.assertEqual(self.ask("/setup").body, b"set up")
 
+    def test_absolute_form(self) -> None:
+        """A target may name the host as well (RFC 9112 section 3.2.2)."""
+        stream = self.house().connect()
+        stream.send(b"GET http://a/healthz?b HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertTrue(stream.take().endswith(b"\r\n\r\nok\n"))
+        stream.finish()
+
 
 class ReaderTests(PagesCase):
     """Who may read what."""
@@ -67,6 +74,13 @@ class MetricsTests(PagesCase):
         self.assertEqual(answer.headers["content-type"], "text/plain; version=0.0.4")
         self.assertEqual(answer.headers["content-length"], "4")
         self.assertEqual(answer.headers["cache-control"], "no-store")
+
+    def test_bytes(self) -> None:
+        """What a client accepts need not be text."""
+        stream = self.house().connect()
+        stream.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: \xff\r\n\r\n")
+        self.assertEqual((self.metrics.asked, stream.take()[:12]), (["\xff"], b"HTTP/1.1 200"))
+        stream.finish()
 
     def test_head(self) -> None:
         answer = self.ask("/metrics", "HEAD")

@@ -1,4 +1,4 @@
-"""The snippet for CoreDNS, in the real CoreDNS, before the proxy's name server."""
+"""The snippet for CoreDNS in the real CoreDNS: ``make e2e-kubernetes``."""
 
 from __future__ import annotations
 

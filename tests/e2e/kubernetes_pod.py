@@ -1,4 +1,4 @@
-"""The configuration that pods have, in a real proxy."""
+"""The configuration that pods have, in a real proxy: ``make e2e-kubernetes``."""
 
 from __future__ import annotations
 
