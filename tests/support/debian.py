@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import unittest
 from pathlib import Path
 from typing import Final
@@ -100,7 +101,11 @@ class Debian:
 
     def close(self) -> None:
         """Have it gone. The network namespace and the files are its maker's."""
-        self.process.kill()
+        # With the first process of a namespace the kernel ends all others (pid_namespaces(7)).
+        # To kill who has made it would leave them to this machine.
+        if (leader := self._leader()) is not None:
+            os.kill(leader, signal.SIGKILL)
+        self.process.stop()
 
     def run(self, script: str) -> Result:
         """Run a script there, as root, with a terminal's environment."""
