@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 
 # The configuration of "make run"; the one that is made keeps all data below run/.
 CONFIG ?= run/regproxy.toml
-# The tests of "make test": any names that trial takes.
-TESTS ?= tests
+# The tests of "make test": any names that trial takes; without one, all.
+TESTS ?=
 # What "make e2e-image" keeps for its next call.
 E2E_IMAGE := run/e2e-image
 # What "make bench" runs: all, or names of modules in bench/cases/.
