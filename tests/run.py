@@ -2,7 +2,7 @@
 
 ``python -m tests.run [name ...]`` is ``trial [name ...]`` with a verdict that hides
 nothing: what was skipped is named, a run without a test is a failure, and where
-``CI=true`` a skipped test is one too. Without a name it runs all tests, on two lanes.
+``CI=true`` a skipped test is one too. Without a name it runs all tests, on three lanes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, TextIO
@@ -22,8 +22,8 @@ from twisted.trial.reporter import TreeReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-#: They wait for clients and servers most of the time: the others run beside them.
-SLOW: Final = "tests.e2e"
+#: Its tests wait for clients and servers most of the time: two halves of them run beside the rest.
+WAITING: Final = "e2e"
 
 
 @frozen
@@ -103,33 +103,42 @@ def run(names: Sequence[str], directory: Path, stream: TextIO) -> Summary:
 
 
 def lanes(tests: Path) -> list[list[str]]:
-    """The names of all tests of the package in the directory *tests*, by lane; SLOW first."""
-    modules = (path.stem for path in tests.glob("test_*.py"))
-    packages = (path.parent.name for path in tests.glob("*/__init__.py"))
-    names = {f"{tests.name}.{name}" for name in (*modules, *packages)}
-    return [[SLOW], sorted(names - {SLOW})]
+    """The names of all tests of the package in the directory *tests*, by lane."""
+    waiting = _names(tests / WAITING, f"{tests.name}.{WAITING}")
+    others = [name for name in _names(tests, tests.name) if name != f"{tests.name}.{WAITING}"]
+    return [waiting[::2], waiting[1::2], others]
+
+
+def _names(package: Path, name: str) -> list[str]:
+    modules = [path.stem for path in package.glob("test_*.py")]
+    packages = [path.parent.name for path in package.glob("*/__init__.py")]
+    return [f"{name}.{each}" for each in sorted(modules + packages)]
 
 
 def run_all() -> Summary:
-    """Run all tests, each lane in a process of its own; reports do not mix."""
-    first, second = lanes(ROOT / "tests")
-    report = ROOT / "_trial_temp.report"
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        futures = [
-            pool.submit(run_lane, first, ROOT / "_trial_temp", None),
-            pool.submit(run_lane, second, ROOT / "_trial_temp.beside", report),
-        ]
-        summaries = [future.result() for future in futures]
-    print(report.read_text())
-    return sum(summaries[1:], summaries[0])
+    """Run all tests, each lane in a process of its own; what each reports is shown at its end."""
+    found = lanes(ROOT / "tests")
+    with ProcessPoolExecutor(len(found), get_context("spawn")) as pool:
+        futures = {
+            pool.submit(run_lane, names, ROOT / f"_trial_temp.{number}", _report(number)): number
+            for number, names in enumerate(found)
+        }
+        total = Summary(0, 0, Counter())
+        for future in as_completed(futures):
+            summary = future.result()
+            print(_report(futures[future]).read_text(), flush=True)
+            total += summary
+    return total
 
 
-def run_lane(names: Sequence[str], directory: Path, report: Path | None) -> Summary:
-    """Run one lane; its report goes to a file, or to the standard output."""
-    if report is None:
-        return run(names, directory, sys.stdout)
+def run_lane(names: Sequence[str], directory: Path, report: Path) -> Summary:
+    """Run one lane; its report goes to a file."""
     with report.open("w") as stream:
         return run(names, directory, stream)
+
+
+def _report(number: int) -> Path:
+    return ROOT / f"_trial_temp.{number}.report"
 
 
 def main() -> int:
