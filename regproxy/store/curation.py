@@ -76,6 +76,8 @@ class Curation:
                 )
             gone = _unreferred(connection, tree)
             rows = [connection.execute(_RECORD, (digest,)).fetchone() for digest in gone]
+            # What has been pinned with it may be so no more; that does not show any longer then.
+            connection.executemany(_NOTE, ((digest,) for digest in tree))
             connection.executemany(
                 "DELETE FROM part WHERE manifest = ?", ((digest,) for digest in gone)
             )

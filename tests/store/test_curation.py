@@ -39,6 +39,10 @@ class ReleaseCase(ImageCase):
             )
             return {digest for (digest,) in rows}
 
+    def pinned(self) -> set[str]:
+        with closing(sqlite3.connect(self.root / "index.sqlite3")) as index:
+            return {text for (text,) in index.execute("SELECT digest FROM content WHERE pinned")}
+
     def left(self, table: str) -> int:
         with closing(sqlite3.connect(self.root / "index.sqlite3")) as index:
             (count,) = index.execute(f"SELECT count(*) FROM {table}").fetchone()
@@ -93,6 +97,19 @@ class ReleaseTests(ReleaseCase):
         self.pull(other, "other")
         self.assertEqual(self.purge("one"), digests(one.manifest, one.blobs[2]))
         self.assertEqual(self.members(APP), digests(other.manifest, *other.blobs))
+
+    def test_shared_layers_of_one_that_is_pinned(self) -> None:
+        """They can be evicted again, and so can what a kill leaves behind of the rest."""
+        one = images.image(2, 10)
+        other = Image(images.manifest(images.OCI_MANIFEST, list(one.blobs[:2])), one.blobs[:2])
+        self.pull(one, "one")
+        self.pull(other, "other")
+        self.curation.pin(HOST, APP, Tag("one"), True)
+        self.catch_up()
+        self.assertEqual(self.pinned(), digests(one.manifest, *one.blobs))
+        self.successResultOf(self.curation.release(HOST, APP, Tag("one")))
+        self.catch_up()
+        self.assertEqual(self.pinned(), set())
 
     def test_digest_with_tags(self) -> None:
         """The tags that point to it would point to nothing."""
