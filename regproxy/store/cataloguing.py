@@ -113,7 +113,7 @@ class Cataloguing:
         manifests = {}
         if unread:
             manifests = await self._workers.run(partial(self._read_all, unread))
-        await self._database.run(partial(_work_out, to_do, manifests))
+        await self._database.run(partial(_work_out, to_do, set(unread), manifests))
         return True
 
     async def manifest(self, digest: Digest) -> Manifest | None:
@@ -163,16 +163,23 @@ class Cataloguing:
 def _next(connection: sqlite3.Connection) -> tuple[list[str], list[str]]:
     """Some digests of which something has changed, and those of them whose files are to be read."""
     to_do = [digest for (digest,) in connection.execute(_TO_DO, (BATCH,))]
-    unread = [
-        digest for digest in to_do if connection.execute(_UNREAD, (digest, MAX_SIZE)).fetchone()
-    ]
-    return to_do, unread
+    return to_do, [digest for digest in to_do if _is_unread(connection, digest)]
+
+
+def _is_unread(connection: sqlite3.Connection, digest: str) -> bool:
+    return connection.execute(_UNREAD, (digest, MAX_SIZE)).fetchone() is not None
 
 
 def _work_out(
-    to_do: list[str], manifests: dict[str, Manifest], connection: sqlite3.Connection
+    to_do: list[str],
+    looked_at: set[str],
+    manifests: dict[str, Manifest],
+    connection: sqlite3.Connection,
 ) -> None:
     for digest in to_do:
+        if digest not in looked_at and _is_unread(connection, digest):
+            # It has come since: the next step reads it.
+            continue
         (changed,) = connection.execute(_CHANGED, (digest,)).fetchone() or (False,)
         connection.execute("DELETE FROM pending WHERE digest = ?", (digest,))
         content = connection.execute(

@@ -234,6 +234,27 @@ class ImageTests(CataloguingCase):
             self.successResultOf(stepping)
             self.assertEqual(self.shown(), set())
 
+    def test_comes_meanwhile(self) -> None:
+        """Its tag was there first: it is read all the same, and what it names is known."""
+        image = images.image(1, 10)
+        other = images.image(1, 10)
+        self.pull(other, "other")
+        for steps in 1, 2:
+            self.tag(image.manifest, "latest")
+            workers = Later()
+            index = Index(self.root / "index.sqlite3", workers)
+            index.open()
+            self.addCleanup(index.close)
+            stepping = ensureDeferred(index.cataloguing(self.directory, workers).step())
+            for _ in range(steps):
+                workers.step()
+            self.keep_image(image)
+            workers.all()
+            self.assertTrue(self.successResultOf(stepping))
+            (row,) = (row for row in self.shown() if row.tag == "latest")
+            self.assertTrue(row.complete)
+            self.lose(image.manifest)
+
     def test_foreign_layer(self) -> None:
         """It is fetched from elsewhere, and not missed here."""
         image = images.image(2, 10)
