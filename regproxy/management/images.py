@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -267,7 +268,10 @@ class Images:
         purged = Purged(0, 0, 0)
         async for image in chosen:
             if place.holds(image) and image.last_used < before and not image.pinned:
-                purged = _sum(purged, await self._purge(_name_of(image)))
+                # It may have gone with one before it: a digest takes its tags with it, and a tag
+                # all that it points to for different clients. Or somebody else was faster.
+                with suppress(UnknownImage):
+                    purged = _sum(purged, await self._purge(_name_of(image)))
         return purged
 
     # Fetching and taking.

@@ -363,6 +363,25 @@ class PurgeTests(ImagesCase):
         self.fails(self.part.purge_many(names), UnknownImage)
         self.assertEqual(self.left(), [reference("latest")])
 
+    def test_goes_with_another(self) -> None:
+        """What is gone when its turn comes keeps nobody from purging the rest."""
+        image = make.image(1, 10)
+        everything: list[dict[str, Any]] = [
+            {"registry": str(HOST)},
+            # Twice, and by both of its names.
+            {"names": [reference("one"), reference("one"), reference("two")]},
+            {"names": [f"{HOST}/{APP}@{image.digest}", reference("one"), reference("two")]},
+        ]
+        for which in everything:
+            self.pull(image, "one")
+            # Another kind of client has got another manifest for the same tag.
+            other = make.image(1, 10)
+            self.keep_image(other)
+            self.tag(other.manifest, "one", accept="c/d")
+            self.pull(make.image(1, 10), "two")
+            self.finish(self.part.purge_many(**which))
+            self.assertNotIn(reference("two"), self.left(), which)
+
     def test_counts(self) -> None:
         one = make.image(2, 10)
         self.pull(one, "one")
