@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from attrs import evolve, frozen
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import DeferredLock, ensureDeferred
 
 from regproxy.config.model import Config
 from regproxy.management.adoption import Unadoptable, whole
@@ -33,6 +33,7 @@ from regproxy.oci.references import ImageName, RepositoryName
 from regproxy.registry.prefetch import Prefetch
 from regproxy.store.catalog import ImageRecord, Order
 from regproxy.store.cataloguing import Cataloguing
+from regproxy.store.disk import shielded
 from regproxy.store.index import Index
 from regproxy.store.removal import Removal
 
@@ -341,6 +342,11 @@ class Images:
                 return
 
     async def _purge(self, name: ImageName) -> Purged:
+        # To its end, even when nobody waits for it any more: content that no image has any more
+        # would stay until it is evicted.
+        return await shielded(ensureDeferred(self._release(name)), lambda purged: None)
+
+    async def _release(self, name: ImageName) -> Purged:
         async with self._purging:
             # All of it: what has not been read yet may need something.
             while await self._cataloguing.step():

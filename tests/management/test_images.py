@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 
 from regproxy.management.adoption import Unadoptable
 from regproxy.management.image_tree import MAX_NODES
@@ -29,6 +29,7 @@ from tests.support import images as make
 from tests.support.images import Content, Image, Index
 from tests.support.prefetching import FakePrefetch
 from tests.support.stored_images import APP, HOST, OTHER, ImageCase
+from tests.support.workers import Later
 
 HUB = Host("registry-1.docker.io")
 
@@ -381,6 +382,20 @@ class PurgeTests(ImagesCase):
             self.pull(make.image(1, 10), "two")
             self.finish(self.part.purge_many(**which))
             self.assertNotIn(reference("two"), self.left(), which)
+
+    def test_nobody_waits(self) -> None:
+        """What has been begun is done, though the client has left."""
+        self.pull(make.image(1, 10))
+        self.catch_up()
+        workers = Later()
+        removal = Removal(self.directory, self.inventory, workers)
+        part = Images(self.index, self.cataloguing, removal, self.jobs, lambda: self.time)
+        purging = ensureDeferred(part.purge(reference("latest")))
+        self.assertEqual(len(workers), 1)
+        purging.cancel()
+        self.failureResultOf(purging, CancelledError)
+        workers.all()
+        self.assertEqual((self.files(), self.rows()), (set(), set()))
 
     def test_counts(self) -> None:
         one = make.image(2, 10)
