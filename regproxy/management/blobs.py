@@ -18,6 +18,7 @@ from regproxy.store.errors import FillFailed
 from regproxy.store.fill import Fill
 from regproxy.store.removal import Removal
 from regproxy.store.store import Store, StoredBlob
+from regproxy.upstream.errors import UpstreamError
 from regproxy.web.request_body import BodyBroken, RequestBody
 
 
@@ -33,6 +34,12 @@ class Pinned(Exception):
 
     def __init__(self, digest: str) -> None:
         super().__init__(f"{digest} belongs to an image that is pinned: unpin that first")
+
+
+class Unsent(FillFailed):
+    """Who brought content by hand has not sent all of it."""
+
+    reason = "unsent"
 
 
 class Blobs:
@@ -104,7 +111,7 @@ class Blobs:
             # Somebody else brings it. If that fails, this one may do better.
             try:
                 await fill.when_ended()
-            except FillFailed:
+            except (FillFailed, UpstreamError):
                 continue
         if self._store.has(wanted):
             if body is not None:
@@ -125,10 +132,13 @@ class Blobs:
         fill.when_ended().addErrback(lambda failure: body.abort(failure.getErrorMessage()))
         try:
             await body.startProducing(into)
-        except BodyBroken:
-            fill.fail(Failure())
+        except BodyBroken as broken:
+            # Else the fill is the reason, and tells it.
+            if not fill.state.over:
+                fill.fail(Failure(Unsent(str(broken))))
+                raise
         except BaseException:
-            fill.fail(Failure(BodyBroken("the client left")))
+            fill.fail(Failure(Unsent("the client left")))
             raise
         finally:
             fill.detach(body)

@@ -47,7 +47,15 @@ UPSTREAM_REASONS: Final = (
     *("redirect", "other"),
 )
 #: Why transfers fail: the reasons of ``FillFailed``, and those.
-FILL_REASONS: Final = ("digest", "size", "disk", "abandoned", "stopped", *UPSTREAM_REASONS)
+FILL_REASONS: Final = (
+    "digest",
+    "size",
+    "disk",
+    "abandoned",
+    "unsent",
+    "stopped",
+    *UPSTREAM_REASONS,
+)
 
 _Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily)
 # The values of the labels, in the order of their names.

@@ -15,9 +15,10 @@ from regproxy.management.values import BlobValue
 from regproxy.oci.errors import BadRequest
 from regproxy.oci.names import Digest
 from regproxy.store.disk import Workers
-from regproxy.store.errors import DigestMismatch, DiskFailed, SizeMismatch
+from regproxy.store.errors import DigestMismatch, DiskFailed, FillFailed, SizeMismatch
 from regproxy.store.fill import HIGH, Fill
 from regproxy.store.removal import Removal
+from regproxy.upstream.errors import UpstreamBroken
 from regproxy.web.request_body import BodyBroken, RequestBody
 from tests.support.caches import CacheCase
 from tests.support.workers import Later
@@ -145,8 +146,15 @@ class TakeTests(BlobsCase):
     def test_broken_off(self) -> None:
         taking = self.take()
         self.body.received(self.CONTENT[:1000])
+        fill = self.store.filling(self.digest)
+        assert fill is not None
+        reader = fill.reader()
+        reading = reader.when_readable(1000, None)
         self.body.abort("the client left")
         self.failureResultOf(taking, BodyBroken)
+        # Who reads it meanwhile is told as of any other transfer.
+        self.failureResultOf(reading, FillFailed)
+        reader.close()
         self.assertEqual(list(self.directory.fills.iterdir()), [])
 
     def test_cancelled(self) -> None:
@@ -177,9 +185,25 @@ class TakeTests(BlobsCase):
         self.assertEqual(self.files(), {self.digest})
 
     def test_does_not_come_from_elsewhere(self) -> None:
-        fill = self.finish(self.store.begin(self.digest, len(self.CONTENT)))
+        """Whatever is wrong there."""
+        for error in DigestMismatch(self.digest, Digest.of(b"")), UpstreamBroken("it went away"):
+            fill = self.finish(self.store.begin(self.digest, len(self.CONTENT)))
+            self.body = self.make_body(len(self.CONTENT))
+            taking = self.take()
+            fill.fail(Failure(error))
+            self.send()
+            self.successResultOf(taking)
+            self.assertEqual(self.files(), {self.digest})
+            self.directory.path(self.digest).unlink()
+
+    def test_another_client_leaves(self) -> None:
+        """Who waited for what it brought brings it."""
+        first, their_body = self.take(), self.body
+        self.body = self.make_body(len(self.CONTENT))
         taking = self.take()
-        fill.fail(Failure(DigestMismatch(self.digest, Digest.of(b""))))
+        their_body.received(self.CONTENT[:1000])
+        their_body.abort("the client left")
+        self.failureResultOf(first, BodyBroken)
         self.send()
         self.successResultOf(taking)
         self.assertEqual(self.files(), {self.digest})

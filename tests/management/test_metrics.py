@@ -15,6 +15,7 @@ from twisted.internet.protocol import Protocol
 
 from regproxy import __version__
 from regproxy.config.model import CacheSection
+from regproxy.management.blobs import Unsent
 from regproxy.management.metrics import FILL_REASONS, UPSTREAM_REASONS
 from regproxy.oci.names import DOCKER_HUB, Digest, Host
 from regproxy.registry.transfer import Abandoned
@@ -215,7 +216,7 @@ class FormatTests(MetricsCase):
         """None that an error can have is left out."""
         upstream = reasons(UpstreamError)
         self.assertEqual(upstream | {"server-error"}, set(UPSTREAM_REASONS))
-        store = reasons(FillFailed) | {Abandoned.reason}
+        store = reasons(FillFailed) | {Abandoned.reason, Unsent.reason}
         self.assertEqual(store | set(UPSTREAM_REASONS), set(FILL_REASONS))
 
     def shown(self) -> dict[str, tuple[str, frozenset[str]]]:
