@@ -407,7 +407,8 @@ class ProxyService(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Accept nothing more, let what is under way come to its end, then stop everything."""
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        # By itself it would end the process, and what is under way with it.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._foundation.parts.stop()
         return ensureDeferred(self._stop())
 
