@@ -30,7 +30,8 @@ async def tree_of(image: ImageRecord, cataloguing: Cataloguing, catalog: Catalog
     for _ in range(DEPTH):
         below: dict[Digest, None] = {}
         for digest in level:
-            if digest in manifests or len(manifests) == MAX_MANIFESTS:
+            full = len(manifests) == MAX_MANIFESTS or len(named) > MAX_NODES
+            if digest in manifests or full:
                 continue
             try:
                 manifest = await cataloguing.manifest(digest)
@@ -40,8 +41,9 @@ async def tree_of(image: ImageRecord, cataloguing: Cataloguing, catalog: Catalog
             if manifest is not None:
                 manifests[digest] = manifest
                 below |= dict.fromkeys(part.digest for part in manifest.manifests)
-                named |= dict.fromkeys(part.digest for part in manifest.blobs)
-        named |= below
+                named |= dict.fromkeys(
+                    part.digest for part in (*manifest.manifests, *manifest.blobs)
+                )
         level = list(below)
     tree = _Tree(manifests, await catalog.parts(named))
     root = Part(image.digest, image.media_type, tree.parts[image.digest].size or 0)
