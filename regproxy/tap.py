@@ -414,6 +414,7 @@ class ProxyService(MultiService):
 
     async def _stop(self) -> None:
         doors = (ListenerService, DNSListenerService)
+        self._foundation.access_log.ending = True
         closing = [door.stopService() for door in self.services if isinstance(door, doors)]
         await gatherResults(closing)
         limit = self.house.config.limits.drain

@@ -493,6 +493,7 @@ class RunningTests(TestCase):
         doors = [child for child in service.services if isinstance(child, ListenerService)]
         self.assertEqual({door.port for door in doors}, {None})
         self.assertFalse(stopping.called)
+        self.assertTrue(service._foundation.access_log.ending)
         self.assertNotEqual(self.threads(), [])
         # A reload that comes too late cuts nobody off.
         self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)

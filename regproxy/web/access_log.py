@@ -79,6 +79,9 @@ class AccessLog:
     Args:
         count: told of every record first.
         under_way: requests add themselves, and are gone before *count* is told.
+
+    Attributes:
+        ending: no more requests are wanted: each answer is the last one on its connection.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class AccessLog:
         count: Callable[[AccessRecord], None] = lambda record: None,
         under_way: set[UnderWay] | None = None,
     ) -> None:
+        self.ending = False
         self.under_way: set[UnderWay] = set() if under_way is None else under_way
         self._clock = clock
         self._count = count

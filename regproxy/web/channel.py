@@ -197,8 +197,11 @@ class StrictChannel(HTTPChannel):
             super()._send100Continue()
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """The head of an answer. One that does not wait for the whole body is the last."""
-        if self._decoder is not None:
+        """The head of an answer. One that does not wait for the whole body is the last.
+
+        So is every one once the process ends: a client that goes on asking would be cut off.
+        """
+        if self._decoder is not None or self.site.access_log.ending:
             self.persistent = False
             headers.setRawHeaders(b"Connection", [b"close"])
         super().writeHeaders(version, code, reason, headers)

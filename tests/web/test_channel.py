@@ -257,6 +257,21 @@ class HeadDeadlineTests(ChannelCase):
         self.assertEqual(self.house.statuses, [200])
 
 
+class EndingTests(ChannelCase):
+    """The process ends: whoever asks again asks another one."""
+
+    def test_last_answer(self) -> None:
+        self.stream.send(GOOD)
+        (kept,) = self.take()
+        self.assertNotIn("connection", kept.headers)
+        self.house.log.ending = True
+        self.stream.send(GOOD * 2)
+        self.assertTrue(self.stream.disconnecting)
+        (last,) = self.take()
+        self.assertEqual((last.status, last.headers["connection"]), (200, "close"))
+        self.assertEqual(self.house.statuses, [200, 200])
+
+
 class CloseTests(ChannelCase):
     """A close is waited for, but not for ever."""
 
