@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH
@@ -14,7 +15,8 @@ from regproxy.management.paging import cursor_of, key_of
 from regproxy.management.values import BlobValue, Page
 from regproxy.oci.names import Digest
 from regproxy.store.catalog import BlobRecord
-from regproxy.store.errors import FillFailed
+from regproxy.store.disk import shielded
+from regproxy.store.errors import FillFailed, StoreError
 from regproxy.store.fill import Fill
 from regproxy.store.removal import Removal
 from regproxy.store.store import Store, StoredBlob
@@ -89,11 +91,15 @@ class Blobs:
             Pinned: a pinned image needs it.
             UnknownBlob: it is not here.
             BadRequest: *digest* is none.
+            StoreError: it cannot be removed.
         """
         record = await self._known(digest)
         if record.pinned:
             raise Pinned(digest)
-        await self._removal.remove([record.content])
+        # A row whose file is gone would stay until the next start.
+        removing = ensureDeferred(self._removal.remove([record.content]))
+        if not await shielded(removing, lambda removed: None):
+            raise StoreError(f"{digest} cannot be removed: the log says why")
 
     async def take(self, digest: str, body: RequestBody | None) -> None:
         """Store what *body* brings, None for nothing at all. What is here already is not read.

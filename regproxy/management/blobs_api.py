@@ -128,7 +128,11 @@ class BlobOperations:
                 parameters=OneBlob,
                 answer=None,
                 status=HTTPStatus.NO_CONTENT,
-                errors={**_BLOB, Pinned: HTTPStatus.CONFLICT},
+                errors={
+                    **_BLOB,
+                    Pinned: HTTPStatus.CONFLICT,
+                    StoreError: HTTPStatus.INSUFFICIENT_STORAGE,
+                },
                 changes=True,
             ),
         )

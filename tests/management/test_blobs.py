@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from regproxy.management.blobs import Blobs, Pinned, UnknownBlob
@@ -15,7 +16,13 @@ from regproxy.management.values import BlobValue
 from regproxy.oci.errors import BadRequest
 from regproxy.oci.names import Digest
 from regproxy.store.disk import Workers
-from regproxy.store.errors import DigestMismatch, DiskFailed, FillFailed, SizeMismatch
+from regproxy.store.errors import (
+    DigestMismatch,
+    DiskFailed,
+    FillFailed,
+    SizeMismatch,
+    StoreError,
+)
 from regproxy.store.fill import HIGH, Fill
 from regproxy.store.removal import Removal
 from regproxy.upstream.errors import UpstreamBroken
@@ -81,6 +88,28 @@ class LookTests(BlobsCase):
             other = self.put(b"other")
             self.finish(self.part.remove(str(other)))
             self.assertEqual((self.files(), self.rows()), ({digest}, {digest}))
+
+    def test_nobody_waits(self) -> None:
+        """File and row go together, though the client has left."""
+        digest = self.put(b"content")
+        workers = Later()
+        part = Blobs(self.store, Removal(self.directory, self.inventory, workers))
+        removing = ensureDeferred(part.remove(str(digest)))
+        removing.cancel()
+        self.failureResultOf(removing, CancelledError)
+        workers.all()
+        self.assertEqual((self.files(), self.rows()), (set(), set()))
+
+    def test_cannot_be_removed(self) -> None:
+        """Nobody is told that it is gone."""
+        digest = self.put(b"content")
+        path = self.directory.path(digest)
+        path.unlink()
+        path.mkdir()
+        with capturedLogs() as events:
+            text = self.fails(self.part.remove(str(digest)), StoreError)
+        self.assertEqual(text, f"{digest} cannot be removed: the log says why")
+        self.assertEqual([event["digest"] for event in events], [str(digest)])
 
 
 class TakeTests(BlobsCase):
