@@ -37,8 +37,9 @@ from regproxy.store.disk import shielded
 from regproxy.store.index import Index
 from regproxy.store.removal import Removal
 
-# Steps of work that a reader waits for: what some hundred images bring. After the first start over
-# an old store there is more; that is done in the background, and the lists grow meanwhile.
+# Steps of work that the reader of a list waits for: what some hundred images bring. After the
+# first start over an old store there is more; that is done in the background, and the lists grow
+# meanwhile.
 _STEPS: Final = 20
 # Images that are looked at in one go when many are purged.
 _BATCH: Final = 500
@@ -323,11 +324,14 @@ class Images:
     # What these have in common.
 
     async def _known(self, name: ImageName) -> ImageRecord:
-        await self._catch_up()
-        record = await self._catalog.image(name.host, name.repository, name.reference)
-        if record is None:
-            raise UnknownImage(str(name))
-        return record
+        # A list may lag behind; that there is no such image is said once all is worked out.
+        more = True
+        while more:
+            more = await self._catch_up()
+            record = await self._catalog.image(name.host, name.repository, name.reference)
+            if record is not None:
+                return record
+        raise UnknownImage(str(name))
 
     async def _all(self, place: Place) -> AsyncIterator[ImageRecord]:
         await self._catch_up()
@@ -357,10 +361,12 @@ class Images:
             removed = await self._removal.remove(records)
         return Purged(1, len(removed), sum(record.size for record in removed))
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self) -> bool:
+        """Work out some of what is to be; whether there may be more."""
         for _ in range(_STEPS):
             if not await self._cataloguing.step():
-                break
+                return False
+        return True
 
 
 async def _each(images: Sequence[ImageRecord]) -> AsyncIterator[ImageRecord]:

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 
+from regproxy.management import images as images_module
 from regproxy.management.adoption import Unadoptable
 from regproxy.management.image_tree import MAX_NODES
 from regproxy.management.images import Images, UnknownImage
@@ -23,6 +24,7 @@ from regproxy.oci.errors import BadRequest
 from regproxy.oci.media_types import DEFAULT_ACCEPT, OCI_INDEX, normalise_accept
 from regproxy.oci.names import Digest, Host, Repository, Tag
 from regproxy.registry.prefetch import Prefetch
+from regproxy.store.cataloguing import BATCH
 from regproxy.store.index import TagKey
 from regproxy.store.removal import Removal
 from tests.support import images as make
@@ -265,6 +267,18 @@ class TreeTests(ImagesCase):
             count += 1
             to_do += to_do.pop().children
         self.assertTrue(1000 < count <= MAX_NODES + 1, count)
+
+    def test_much_to_do(self) -> None:
+        """What has just been adopted is not unknown because other images have to be read, too."""
+        self.patch(images_module, "_STEPS", 1)
+        content = max((make.image(1, 10) for _ in range(50)), key=lambda each: each.digest)
+        for _ in range(BATCH * 2):
+            self.pull(make.image(1, 10), repository=OTHER)
+        for each in (content.manifest, *content.blobs):
+            self.put(each.content)
+        adopting = self.part.adopt(reference("new"), content.digest, content.manifest.media_type)
+        self.assertEqual(self.finish(adopting).digest, content.digest)
+        self.fails(self.part.image(reference("absent")), UnknownImage)
 
 
 class PinTests(ImagesCase):
