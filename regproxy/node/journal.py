@@ -31,7 +31,8 @@ class Record:
 
     Attributes:
         original: what was there; None for no file.
-        written: the SHA-256 of what was written.
+        known: SHA-256 of the contents that *original* is the base of: what was written, and
+            what it took the place of, which is still there after a kill in between.
         boot: during which run of the system; empty until it is known to be there.
     """
 
@@ -40,7 +41,7 @@ class Record:
     then: tuple[str, ...]
     original: bytes | None
     stat: Stat
-    written: str
+    known: tuple[str, ...]
     boot: str
 
     def base(self, path: str, current: bytes | None) -> bytes | None:
@@ -49,7 +50,7 @@ class Record:
         Raises:
             Refused: others have changed the file to something that cannot be read.
         """
-        if self.kind is Kind.FILE or current is None or _digest(current) == self.written:
+        if self.kind is Kind.FILE or current is None or _digest(current) in self.known:
             return self.original
         return without(self.kind, path, current, self.values)
 
@@ -135,10 +136,9 @@ class Journal:
         if content == base:
             return [Step(path, base, stat, None, change.then)]
         assert content is not None
-        written = Record(
-            change.kind, change.values, change.then, base, stat, _digest(content), boot=""
-        )
-        return [Step(path, content, stat, written, change.then)]
+        known = tuple(_digest(each) for each in (content, current) if each is not None)
+        new = Record(change.kind, change.values, change.then, base, stat, known, boot="")
+        return [Step(path, content, stat, new, change.then)]
 
     def _fought_over(self, path: str, record: Record, current: bytes | None) -> bool:
         """Whether what was put in front has been taken away since the system started."""
@@ -234,6 +234,6 @@ def _read_record(table: dict[str, Any]) -> Record:
         then=tuple(table["then"]),
         original=None if original is None else b64decode(original),
         stat=Stat(**table["stat"]),
-        written=table["written"],
+        known=tuple(table["known"]),
         boot=table["boot"],
     )

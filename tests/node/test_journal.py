@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.node.changes import Change, block, docker_mirror, whole
 from regproxy.node.errors import CommandFailed, Refused
 from regproxy.node.journal import DIRECTORY, FILE, Journal
+from regproxy.node.machine import Machine, Stat
 from tests.support import trees
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 MIRROR = docker_mirror(DAEMON_JSON, "http://10.0.0.5:5000", ["reload docker"])
 BLOCK = block("/etc/conf.d/docker", ["export A=1"], ["restart docker"])
 OWN = whole("/etc/a/b/regproxy.conf", "ours\n", ["units"])
+
+
+def _killed_at(write: Callable[..., None], file: str) -> Callable[..., None]:
+    """A ``write`` of a program that is killed before it writes *file*."""
+
+    def killed(machine: Machine, inside: str, content: bytes, stat: Stat) -> None:
+        if inside == file:
+            raise KeyboardInterrupt
+        write(machine, inside, content, stat)
+
+    return killed
 
 
 class JournalTests(SynchronousTestCase):
@@ -75,6 +89,20 @@ class JournalTests(SynchronousTestCase):
         self.assertIn("10.0.0.5", self.fake.read(DAEMON_JSON))
         self.bring()
         self.assertEqual(self.fake.read(DAEMON_JSON), '{"debug": true}')
+
+    def test_killed_on_the_way_to_another_value(self) -> None:
+        """The first one goes, whether or not the second one was written."""
+        self.fake.write(DAEMON_JSON, '{"registry-mirrors": ["http://theirs:5000"]}')
+        before = self.fake.snapshot()
+        other = docker_mirror(DAEMON_JSON, "http://10.0.0.6:5000", ["reload docker"])
+        self.bring(MIRROR)
+        journal = Journal.open(self.fake.machine)
+        with mock.patch.object(Machine, "write", _killed_at(Machine.write, DAEMON_JSON)):
+            self.assertRaises(KeyboardInterrupt, journal.take, journal.plan([other]))
+        self.assertEqual(self.bring(other), ["reload docker"])
+        self.assertNotIn("10.0.0.5", self.fake.read(DAEMON_JSON))
+        self.bring()
+        self.assertEqual(self.fake.snapshot(), before)
 
     def test_others_break_a_shared_file(self) -> None:
         self.bring(MIRROR)
