@@ -59,6 +59,16 @@ def _copy_attributes(source: Path, target: int) -> None:
         os.setxattr(target, name, os.getxattr(source, name))
 
 
+def _keep_entries(directory: Path) -> None:
+    """Have the names in a directory on the disk before anything else is: a loss of power must not
+    keep a file and lose what the journal, on another file system perhaps, says of it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @frozen
 class Stat:
     """Who owns a file, and who may read it."""
@@ -170,6 +180,8 @@ class Machine:
                 if error.errno != errno.EBUSY:
                     raise
                 target.write_bytes(content)
+            else:
+                _keep_entries(target.parent)
         finally:
             new.unlink(missing_ok=True)
 
@@ -178,6 +190,8 @@ class Machine:
         target = self.path(inside)
         for path in target, _new(target):
             path.unlink(missing_ok=True)
+        if target.parent.exists():
+            _keep_entries(target.parent)
 
     def remove_directory(self, inside: str) -> bool:
         """Remove a directory if it is empty; returns whether it is gone."""

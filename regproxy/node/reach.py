@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import socket
+import ssl
 from http.client import HTTPException
 from typing import Final
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from regproxy.dns.message import HEADER_SIZE, Query, Question, Type
 from regproxy.node.errors import Unreachable
@@ -26,7 +27,7 @@ def check(settings: Settings, dns_port: int = DNS_PORT) -> None:
     """
     match settings.mode:
         case Mode.PROXY:
-            _get(f"{settings.proxy}/healthz")
+            _get(f"{settings.proxy}/healthz", settings.ca)
         case Mode.MIRROR:
             _get(f"{settings.mirror}/v2/")
         case Mode.DNS:
@@ -36,13 +37,17 @@ def check(settings: Settings, dns_port: int = DNS_PORT) -> None:
             pass
 
 
-def _get(url: str) -> None:
+def _get(url: str, ca: bytes = b"") -> None:
+    context = ssl.create_default_context()
     # The environment may name a proxy; this is about the way without one.
-    opener = build_opener(ProxyHandler({}))
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
     try:
+        if url.startswith("https:") and ca:
+            # The machine will trust it, and [proxy] tls_names has certificates of it.
+            context.load_verify_locations(cadata=ca.decode("ascii"))
         with opener.open(url, timeout=TIMEOUT) as answer:
             answer.read()
-    except (OSError, HTTPException) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise Unreachable(f"{url}: {error}") from None
 
 

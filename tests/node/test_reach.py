@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.node import reach
 from regproxy.node.errors import Unreachable
 from regproxy.node.settings import Mode, Settings
+from tests.support.certificates import make_ca, make_leaf
 from tests.support.process import free_port
 
 
@@ -30,7 +34,7 @@ class HTTPTests(SynchronousTestCase):
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.server = server = HTTPServer(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         self.addCleanup(server.server_close)
@@ -51,6 +55,21 @@ class HTTPTests(SynchronousTestCase):
         self.status = 404
         for settings in (self.proxy, self.mirror):
             self.assertIn("404", str(self.assertRaises(Unreachable, reach.check, settings)))
+
+    def test_tls(self) -> None:
+        """The CA that the machine will trust is trusted here, and no other."""
+        ca = make_ca()
+        leaf = make_leaf(ca, ips=["127.0.0.1"])
+        file = Path(self.mktemp())
+        file.write_bytes(leaf.key_pem + leaf.certificate_pem)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(file)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        settings = evolve(self.proxy, proxy=self.url.replace("http:", "https:"))
+        reach.check(evolve(settings, ca=ca.certificate_pem))
+        self.assertEqual(self.paths, ["/healthz"])
+        for other in (make_ca().certificate_pem, b"-----BEGIN CERTIFICATE-----\nMIIB\n"):
+            self.assertRaises(Unreachable, reach.check, evolve(settings, ca=other))
 
     def test_nobody(self) -> None:
         for settings in (
