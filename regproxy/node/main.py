@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What has begun is brought to its end.
         signal.signal(number, lambda *_: stopping.set())
     try:
-        turns: Turns = Alone() if options.alone else _cluster(os.environ, options.account)
+        turns: Turns = Alone() if options.alone else _cluster(os.environ, options.account, stopping)
     except NodeError as error:
         _log(str(error))
         return 1
@@ -67,13 +67,19 @@ def _round(node: Node, ca: Path, ready: Path | None) -> bool:
     return True
 
 
-def _cluster(environ: Mapping[str, str], account: Path) -> Cluster:
+def _cluster(environ: Mapping[str, str], account: Path, stopping: threading.Event) -> Cluster:
     names = "NODE_NAME", "NODE_NAMESPACE"
     missing = [name for name in names if not environ.get(name)]
     if missing:
         raise NodeError(f"{' and '.join(missing)} have to be set, or --alone")
     api = Api.of_pod(environ, account)
-    cluster = Cluster(api, environ["NODE_NAMESPACE"], environ["NODE_NAME"])
+
+    def sleep(seconds: float) -> None:
+        # Whoever comes next may have other settings: a turn is not waited for with these.
+        if stopping.wait(seconds):
+            sys.exit("ended before it was this machine's turn")
+
+    cluster = Cluster(api, environ["NODE_NAMESPACE"], environ["NODE_NAME"], sleep)
     # It may have been ended by the restart of a daemon in the middle of its turn.
     cluster.release()
     return cluster

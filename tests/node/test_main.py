@@ -9,6 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.node import reach
+from regproxy.node.cluster import Api, Cluster
 from regproxy.node.main import main
 from tests.support import trees
 from tests.support.kubernetes_api import KubernetesApi
@@ -70,6 +71,20 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(self.main(f"--account={api.account}", **environ), 0)
         self.assertEqual(api.labels["one"], {"regproxy/node": "proxy"})
         self.assertEqual(api.holder, "")
+
+    def test_told_to_end(self) -> None:
+        """It does not wait for its turn, and changes nothing."""
+        api = KubernetesApi(Path(self.mktemp()), "one")
+        self.addCleanup(api.close)
+        before = self.fake.snapshot()
+        # The last thing before it waits.
+        self.patch(reach, "check", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        environ = api.environ | {"NODE_NAME": "one", "NODE_NAMESPACE": "regproxy-node"}
+        other = Cluster(Api.of_pod(api.environ, api.account), "regproxy-node", "two")
+        with other.turn():
+            self.assertRaises(SystemExit, self.main, f"--account={api.account}", **environ)
+            self.assertEqual(api.holder, "two")
+        self.assertEqual(self.fake.snapshot(), before)
 
     def test_no_cluster(self) -> None:
         """Outside of one, somebody has to say that this is meant."""
