@@ -221,6 +221,18 @@ class HostsTests(MachineTestCase):
             '  config_path = "/etc/containerd/certs.d"\n',
         )
 
+    def test_there_is_one(self) -> None:
+        """A mirror for all registries that somebody has set up stays, and nothing is changed."""
+        file = "/etc/containerd/certs.d/_default/hosts.toml"
+        for config in "", 'version = 2\n[plugins.cri.registry]\nconfig_path = "/etc/x"\n':
+            machine = self.machine()
+            machine.write("/etc/containerd/config.toml", config)
+            machine.write(file, '[host."http://theirs:5000"]\n')
+            machine.write("/etc/x/_default/hosts.toml", '[host."http://theirs:5000"]\n')
+            before = machine.snapshot()
+            self.refuse(machine.run(made("containerd", mode="hosts")), "_default/hosts.toml: add")
+            self.assertEqual(machine.snapshot(), before)
+
     def test_added(self) -> None:
         """The table is that of the file's version; none means the first."""
         for version, table in (

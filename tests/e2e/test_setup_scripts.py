@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.e2e.scripts import MachineTestCase, made, on_machines
 from tests.support.machines import ALPINE, BARE, FAMILIES, SHELLS, Family
+from tests.support.process import Result
 
 
 class EveryScriptTests(MachineTestCase):
@@ -65,6 +66,40 @@ class NotesTests(MachineTestCase):
         after = dict(machine.snapshot())
         after["/usr/bin/update-ca-certificates"] = before["/usr/bin/update-ca-certificates"]
         self.assertEqual(after, before)
+
+    def test_killed(self) -> None:
+        """Wherever that happens: undo puts all back, and so does undo after another run."""
+        machine = self.machine()
+        machine.write("/etc/systemd/system/docker.service.d/regproxy.conf", "# mine\n")
+        for name in "cat", "cp", "mkdir", "mv", "rm":
+            # The shell dies after so many of these commands.
+            machine.command(
+                name,
+                f'/bin/{name} "$@" || exit\n'
+                "echo >>/services/steps\n"
+                '[ "$(wc -l </services/steps)" != "$(/bin/cat /services/end)" ] || kill -9 $PPID\n',
+            )
+
+        def run(end: int, *arguments: str) -> Result:
+            machine.write("/services/steps", "")
+            machine.write("/services/end", f"{end}\n")
+            return machine.run(made("docker"), *arguments, shell="dash")
+
+        before = machine.snapshot()
+        for arguments in (), ("undo",):
+            end = 0
+            while True:
+                end += 1
+                if arguments:
+                    self.succeed(run(0))
+                killed = run(end, *arguments).code != 0
+                if end % 2:
+                    self.succeed(run(0))
+                self.succeed(run(0, "undo"))
+                self.assertEqual(machine.snapshot(), before, f"{arguments} {end}")
+                if not killed:
+                    break
+            self.assertGreater(end, 5)
 
     def test_does_not_start(self) -> None:
         """A service that was not restarted is restarted by the next run."""

@@ -49,10 +49,13 @@ main() {
     [ "$(id -u)" = 0 ] || die 'only root can do this'
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
+    trap 'exit 1' HUP INT TERM
     : >"$work/files"
     init=$(init)
     if [ -n "$undo" ]; then
         if [ ! -f "$state/$kind.files" ]; then
+            # But for what a run has left that broke off.
+            forget
             say 'there is nothing to undo'
             return
         fi

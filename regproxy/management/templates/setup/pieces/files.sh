@@ -14,17 +14,21 @@ put() {
         [ -d "$state" ] || mkdir -m 700 "$state"
         mkdir -p "$state/was${1%/*}" "$state/now${1%/*}"
         echo "- $1" >>"$state/$kind.files"
-        if [ -e "$1" ]; then cp -p "$1" "$state/was$1"; fi
+        if [ -e "$1" ]; then cp -p "$1" "$state/was$1"; else rm -f "$state/was$1"; fi
     fi
     cp "$work/new" "$state/now$1"
     if same "$work/new" "$1"; then return; fi
     changing "$1"
     make_directory "${1%/*}"
-    # Its owner and its mode stay.
-    if [ -e "$1" ]; then cp -p "$1" "$1.regproxy-new"; fi
-    cat "$work/new" >"$1.regproxy-new"
-    mv -f "$1.regproxy-new" "$1"
+    replace "$1" <"$work/new"
     say "wrote $1"
+}
+
+# replace FILE: the input becomes its content, at once. Its owner and its mode stay.
+replace() {
+    if [ -e "$1" ]; then cp -p "$1" "$1.regproxy-new"; fi
+    cat >"$1.regproxy-new"
+    mv -f "$1.regproxy-new" "$1"
 }
 
 begin='# BEGIN regproxy'
@@ -58,8 +62,8 @@ changing() {
 make_directory() {
     if [ -d "${1:-/}" ]; then return; fi
     make_directory "${1%/*}"
-    mkdir "$1"
     echo "$1" >>"$state/directories"
+    mkdir "$1"
 }
 
 # restore FILE: what was there before, unless another has changed it since.
@@ -68,6 +72,8 @@ restore() {
         if [ "$list" != "$state/$kind.files" ] && listed "$1" "$list"; then return; fi
     done
     if [ ! -e "$state/now$1" ]; then return; fi
+    # Of a run that broke off.
+    rm -f "$1.regproxy-new"
     if same "$1" "$state/now$1"; then
         changing "$1"
         if [ -e "$state/was$1" ]; then
@@ -80,12 +86,13 @@ restore() {
     elif [ -e "$1" ] && grep -qxF "$begin" "$1"; then
         changing "$1"
         without_block "$1" >"$work/without"
-        cat "$work/without" >"$1"
+        replace "$1" <"$work/without"
         say "took our lines out of $1"
     elif [ -e "$1" ] && ! same "$1" "$state/was$1"; then
         say "$1 has been changed since: it stays"
     fi
-    rm -f "$state/was$1" "$state/now$1"
+    # In this order: what was there is never taken for nothing.
+    rm -f "$state/now$1" "$state/was$1"
 }
 
 # finish: what this script set earlier and does not set any more is restored; then everybody

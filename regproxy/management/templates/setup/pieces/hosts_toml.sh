@@ -16,6 +16,7 @@ hosts_toml() {
         '' | /etc/containerd/certs.d:/etc/docker/certs.d)
             # The latter is the default of containerd 2.2, which then takes no mirrors from either.
             directory=/etc/containerd/certs.d
+            is_ours "$directory/_default/hosts.toml"
             with_config_path "$directory" "$base" >"$work/config.toml"
             if has containerd; then
                 containerd --config "$work/config.toml" config dump >"$work/dump" ||
@@ -25,12 +26,21 @@ hosts_toml() {
             fi
             put "$config" <"$work/config.toml"
             ;;
-        *) directory=${directory%%:*} ;;
+        *)
+            directory=${directory%%:*}
+            is_ours "$directory/_default/hosts.toml"
+            ;;
     esac
     put "$directory/_default/hosts.toml" <<END
 [host."$mirror"]
   capabilities = ["pull", "resolve"]
 END
+}
+
+is_ours() {
+    if [ -e "$1" ] && [ ! -e "$state/now$1" ]; then
+        die "there is a $1: add $mirror to it yourself"
+    fi
 }
 
 # The tables are those of containerd's configuration versions 1 (which a file without a version
