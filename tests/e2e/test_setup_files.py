@@ -9,7 +9,7 @@ from regproxy.management.setup import ready
 from regproxy.management.setup.scripts import Authority
 from tests.e2e.scripts import PEM, PROXY, MachineTestCase, made
 from tests.support.certificates import make_ca
-from tests.support.machines import ALPINE, DEBIAN, FAMILIES, RHEL, SHELLS, SUSE, Machine
+from tests.support.machines import ALPINE, ARCH, DEBIAN, FAMILIES, RHEL, SHELLS, SUSE, Machine
 
 
 class TrustTests(MachineTestCase):
@@ -17,7 +17,7 @@ class TrustTests(MachineTestCase):
 
     def test_anchors(self) -> None:
         """Each family has a place for it, and a command that makes it known."""
-        for family in FAMILIES:
+        for family in (*FAMILIES, ARCH):
             machine = self.machine(family)
             self.succeed(machine.run(made("ca-only")))
             self.assertEqual(machine.read(f"{family.anchors}/regproxy.crt").encode(), PEM)

@@ -73,6 +73,9 @@ SUSE: Final = Family("suse", "/etc/pki/trust/anchors", "update-ca-certificates",
 ALPINE: Final = Family(
     "alpine", "/usr/local/share/ca-certificates", "update-ca-certificates", "openrc"
 )
+ARCH: Final = Family(
+    "arch", "/etc/ca-certificates/trust-source/anchors", "update-ca-trust", "systemd"
+)
 #: Debian in a container.
 BARE: Final = Family("bare", "/usr/local/share/ca-certificates", "update-ca-certificates", "none")
 FAMILIES: Final = (DEBIAN, RHEL, SUSE, ALPINE, BARE)

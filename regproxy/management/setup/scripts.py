@@ -41,7 +41,8 @@ HINTS: Final[Mapping[Cloud, tuple[str, ...]]] = {
         '  aliyun ecs RunInstances --UserData "$(base64 -w 0 FILE)" ...',
     ),
     Cloud.AWS: (
-        "AWS, at most 16384 bytes:",
+        "AWS, at most 16384 bytes; what is larger, as with two long certificates, goes compressed:",
+        "gzip FILE, and fileb://FILE.gz.",
         "  aws ec2 run-instances --user-data file://FILE ...",
     ),
     Cloud.PLAIN: ("For everything that runs cloud-init: the user-data of its data source.",),

@@ -3,6 +3,8 @@ trust() {
     if has update-ca-trust; then
         # Fedora, RHEL and their kin.
         anchors=/etc/pki/ca-trust/source/anchors
+        # Arch.
+        [ -d "$anchors" ] || anchors=/etc/ca-certificates/trust-source/anchors
     elif [ -d /etc/pki/trust/anchors ]; then
         # SUSE.
         anchors=/etc/pki/trust/anchors
