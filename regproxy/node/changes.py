@@ -52,6 +52,16 @@ class Change:
     values: tuple[str, ...] = ()
 
 
+def text_of(content: bytes | None) -> str:
+    """A file of others as text: of whatever encoding, as long as ASCII is part of it."""
+    return (content or b"").decode("utf-8", "surrogateescape")
+
+
+def bytes_of(text: str) -> bytes:
+    """The same the other way round, to the byte."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def whole(path: str, content: str, then: Sequence[str] = ()) -> Change:
     """A file of our own; what was at its place is put back in the end."""
     return Change(path, lambda _: content.encode(), tuple(then))
@@ -75,22 +85,22 @@ def block_of(lines: Sequence[str], was: str | None = None) -> str:
 
 def append(base: bytes | None, lines: Sequence[str]) -> bytes:
     """*base* with a block at its end."""
-    text = (base or b"").decode()
+    text = text_of(base)
     new = block_of(lines)
     if new in text:
-        return text.encode()
-    return (text + ("\n" if text and not text.endswith("\n") else "") + new).encode()
+        return bytes_of(text)
+    return bytes_of(text + ("\n" if text and not text.endswith("\n") else "") + new)
 
 
 def name_servers(path: str, servers: Sequence[str]) -> Change:
     """Name servers before all others of a ``resolv.conf``, and no others with them."""
 
     def make(base: bytes | None) -> bytes:
-        text = (base or b"").decode()
+        text = text_of(base)
         # A block at the front is what resolver(5) asks first, whatever comes behind.
         if nameservers(text)[: len(servers)] == list(servers):
-            return text.encode()
-        return (block_of([f"nameserver {server}" for server in servers]) + text).encode()
+            return bytes_of(text)
+        return bytes_of(block_of([f"nameserver {server}" for server in servers]) + text)
 
     return Change(path, make, (), Kind.NAME_SERVERS, tuple(servers))
 
@@ -130,12 +140,12 @@ def without(kind: Kind, path: str, content: bytes, values: Sequence[str]) -> byt
             rest = {key: value for key, value in table.items() if key != _MIRRORS}
             return _dump(rest | {_MIRRORS: mirrors} if mirrors else rest)
         case Kind.BLOCK | Kind.NAME_SERVERS:
-            text = content.decode()
+            text = text_of(content)
             rest_of = _BLOCK.sub(_stood_in_for, text)
             if kind is Kind.NAME_SERVERS and rest_of == text:
                 ours = "|".join(map(re.escape, values))
                 rest_of = re.sub(rf"^nameserver[ \t]+(?:{ours})[ \t]*\n", "", text, flags=re.M)
-            return rest_of.encode()
+            return bytes_of(rest_of)
 
 
 def _stood_in_for(match: re.Match[str]) -> str:

@@ -72,6 +72,17 @@ class JournalTests(SynchronousTestCase):
         self.bring()
         self.assertEqual(self.fake.snapshot(), before)
 
+    def test_other_encoding(self) -> None:
+        """What others have written in Latin-1 stays, to the byte."""
+        (self.fake.root / "etc/conf.d").mkdir(exist_ok=True)
+        file = self.fake.root / "etc/conf.d/docker"
+        file.write_bytes(b"# Caf\xe9\n")
+        self.bring(BLOCK)
+        self.assertTrue(file.read_bytes().startswith(b"# Caf\xe9\n# begin"))
+        file.write_bytes(file.read_bytes() + b"# \xe9\n")
+        self.bring()
+        self.assertEqual(file.read_bytes(), b"# Caf\xe9\n# \xe9\n")
+
     def test_others_change_a_shared_file(self) -> None:
         """What they wrote stays, and what we wrote goes."""
         self.fake.write("/etc/conf.d/docker", "B=2\n")
