@@ -31,13 +31,15 @@ class Facts:
     """What holds for all clients.
 
     Attributes:
-        proxy_port: of the ``[proxy]`` listener.
+        proxy_port: of the ``[proxy]`` listener, if possible one that others than this machine
+            can reach.
         mirror: the ``[mirror]`` listener; None when there is none.
         name_server: the address of the ``[dns]`` listener, if it is at port 53; None when
             there is none.
         registries: hosts that are intercepted, as references to images have them. Patterns
             with stars are not among them.
         plain_http: requests for http URLs, too, are for the proxy.
+        tls_ports: those of ``[proxy]`` listeners that take nothing but TLS.
     """
 
     proxy_port: int
@@ -45,6 +47,7 @@ class Facts:
     name_server: str | None
     registries: tuple[Host, ...]
     plain_http: bool
+    tls_ports: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, config: Config) -> Facts:
@@ -59,14 +62,23 @@ class Facts:
             Host("docker.io") if host.canonical == Host(DOCKER_HUB) else host
             for host in (*config.registries, *exact)
         )
+        listen = sorted(config.proxy.listen, key=lambda each: "interface=127." in each)
         return cls(
-            proxy_port=port_of(config.proxy.listen) or PROXY_PORT,
+            proxy_port=port_of(listen) or PROXY_PORT,
             mirror=_door(config.mirror.listen),
             name_server=_name_server(config),
             registries=tuple(hosts),
             plain_http=config.relay.allow_http
             or any(section.plain_http for section in config.registries.values()),
+            tls_ports=frozenset(
+                port for each in listen if "ssl:" in each and (port := port_of([each]))
+            ),
         )
+
+    def url(self, proxy: Host) -> str:
+        """The URL of the proxy that is reached as *proxy*."""
+        scheme = "https" if proxy.port in self.tls_ports else "http"
+        return f"{scheme}://{proxy.authority}"
 
     @property
     def probe(self) -> str | None:

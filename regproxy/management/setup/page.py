@@ -60,7 +60,7 @@ class Offer:
         kept = {} if choices.mode is kind.modes[0] else {"mode": choices.mode.value}
         if "no_proxy" in asked:
             kept["no_proxy"] = asked["no_proxy"]
-        script = f"http://{choices.proxy.authority}/setup/{name}"
+        script = f"{facts.url(choices.proxy)}/setup/{name}"
         in_clouds = name in IN_CLOUDS and choices.mode is not Mode.HOSTS
         return cls(
             kind=kind,

@@ -91,7 +91,7 @@ def script(choices: Choices, facts: Facts, authority: Authority) -> str:
         units=kind.units,
         mode=choices.mode.value,
         undo=choices.undo,
-        proxy=f"http://{proxy.authority}",
+        proxy=facts.url(proxy),
         no_proxy=",".join(choices.no_proxy),
         mirror=f"{mirror.scheme}://{Host(proxy.name, mirror.port).authority}" if mirror else "",
         name_server=facts.name_server or "",

@@ -57,6 +57,15 @@ class FactsTests(SynchronousTestCase):
         config = evolve(CONFIG, proxy=ProxySection(listen=("tcp:8000",)))
         self.assertEqual(Facts.of(config).proxy_port, 8000)
 
+    def test_only_tls(self) -> None:
+        """As a site has it whose clients come by TLS: its own programs have a port without."""
+        listen = ("tcp:3128:interface=127.0.0.1", "ssl:3129:privateKey=/k:certKey=/c")
+        facts = Facts.of(evolve(CONFIG, proxy=ProxySection(listen=listen)))
+        self.assertEqual(facts.proxy_port, 3129)
+        self.assertEqual(facts.url(Host("p.example.net", 3129)), "https://p.example.net:3129")
+        self.assertEqual(facts.url(Host("p.example.net", 3128)), "http://p.example.net:3128")
+        self.assertEqual(Facts.of(CONFIG).tls_ports, frozenset())
+
     def test_mirror(self) -> None:
         """With TLS or without."""
         for listen, door in (

@@ -6,6 +6,8 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
+from attrs import evolve
+
 from regproxy.management.setup.facts import Facts
 from tests.management.setup.asking import AUTHORITY, BARE, FACTS, SetupCase
 
@@ -94,6 +96,14 @@ class PageTests(SetupCase):
         self.assertNotIn("script", {tag for tag, _ in reader.tags})
         (form,) = (fields for tag, fields in reader.tags if tag == "form")
         self.assertEqual((form["method"], form["action"]), ("get", "/setup"))
+
+    def test_proxy_by_tls(self) -> None:
+        """Commands, and the proxy in their scripts, as the port wants it."""
+        facts = evolve(FACTS, tls_ports=frozenset({3128}))
+        command = self.page(facts=facts).commands[0]
+        self.assertIn("'https://proxy.example.net:3128/setup/docker'", command)
+        script = self.ask("/setup/docker", facts=facts).body.decode()
+        self.assertIn("\nproxy='https://proxy.example.net:3128'\n", script)
 
     def test_no_mirror(self) -> None:
         """What cannot be is said to be so, with the reason."""
