@@ -11,7 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, TextIO
@@ -31,12 +31,13 @@ class Summary:
     """What came of a run.
 
     Attributes:
+        failed: the names of the tests that failed.
         skipped: how many tests were skipped, for each (module, reason).
         interrupted: the run was stopped before its end.
     """
 
     passed: int
-    failed: int
+    failed: tuple[str, ...]
     skipped: Counter[tuple[str, str]]
     interrupted: bool = False
 
@@ -45,9 +46,11 @@ class Summary:
         """Count *result*: a "todo" that passes has failed, one that fails was skipped."""
         undone = [(test, str(reason)) for test, reason in result.skips]
         undone += [(test, f"todo: {todo.reason}") for test, _, todo in result.expectedFailures]
+        broken = [test for test, _ in (*result.failures, *result.errors)]
+        broken += [test for test, _ in result.unexpectedSuccesses]
         return cls(
             passed=result.successes,
-            failed=len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses),
+            failed=tuple(test.id() for test in broken),
             skipped=Counter((_module(test), reason) for test, reason in undone),
             interrupted=result.shouldStop,
         )
@@ -68,8 +71,8 @@ class Summary:
         return may_skip or not self.skipped
 
     def lines(self) -> list[str]:
-        """The verdict; the last line holds the counts, one before it names what was skipped."""
-        lines = []
+        """The verdict: what failed, what was skipped, and in the last line the counts."""
+        lines = [f"failed: {name}" for name in self.failed]
         if self.skipped:
             named = "; ".join(
                 f"{module} ({count}: {reason})"
@@ -77,7 +80,7 @@ class Summary:
             )
             lines.append(f"skipped: {named} -- to run them: make e2e-deps, as root")
         total = self.skipped.total()
-        lines.append(f"{self.passed} passed, {self.failed} failed, {total} skipped")
+        lines.append(f"{self.passed} passed, {len(self.failed)} failed, {total} skipped")
         return lines
 
 
@@ -116,18 +119,22 @@ def _names(package: Path, name: str) -> list[str]:
 
 
 def run_all() -> Summary:
-    """Run all tests, each lane in a process of its own; what each reports is shown at its end."""
+    """Run all tests, each lane in a process of its own.
+
+    Their reports are shown at the end: first the lanes where all is well, so that the
+    last lines of a run that fails say why.
+    """
     found = lanes(ROOT / "tests")
     with ProcessPoolExecutor(len(found), get_context("spawn")) as pool:
-        futures = {
-            pool.submit(run_lane, names, ROOT / f"_trial_temp.{number}", _report(number)): number
+        futures = [
+            pool.submit(run_lane, names, ROOT / f"_trial_temp.{number}", _report(number))
             for number, names in enumerate(found)
-        }
-        total = Summary(0, 0, Counter())
-        for future in as_completed(futures):
-            summary = future.result()
-            print(_report(futures[future]).read_text(), flush=True)
-            total += summary
+        ]
+        summaries = [future.result() for future in futures]
+    total = Summary(0, (), Counter())
+    for number, summary in sorted(enumerate(summaries), key=lambda each: len(each[1].failed)):
+        print(_report(number).read_text(), flush=True)
+        total += summary
     return total
 
 
