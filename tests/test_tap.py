@@ -641,7 +641,7 @@ class RunningTests(TestCase):
             listen = ["127.0.0.1:{port}"]
             addresses = ["10.0.0.5"]
             authoritative = true
-            upstream_resolvers = ["127.0.0.1:{port + 1}"]
+            upstream_resolvers = ["127.0.0.1:{free_port()}"]
             [interception]
             hosts = []
             [registries."registry.example.test"]

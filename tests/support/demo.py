@@ -1,4 +1,4 @@
-"""The pages with parts that are made up, as a process: ``python -m tests.support.demo PORT``.
+"""The pages with parts that are made up, as a process: ``python -m tests.support.demo PORT PORT``.
 
 Nothing happens but that transfers go on while somebody looks. ``--empty`` has nothing at all.
 """
@@ -109,12 +109,11 @@ def now() -> datetime:
 
 def main() -> None:
     """The command."""
-    port, *options = sys.argv[1:]
-    for number, (name, site) in enumerate(
-        zip(("management", "proxy"), sites(empty="--empty" in options), strict=True)
-    ):
+    management, proxy, *options = sys.argv[1:]
+    ways = (("management", management), ("proxy", proxy))
+    for (name, port), site in zip(ways, sites(empty="--empty" in options), strict=True):
         factory = StrictSite(site, Entry(name), Limits(30, 60, 60), reactor, AccessLog(reactor))
-        reactor.listenTCP(int(port) + number, factory, interface="127.0.0.1")
+        reactor.listenTCP(int(port), factory, interface="127.0.0.1")
     reactor.run()
 
 

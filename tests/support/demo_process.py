@@ -18,15 +18,20 @@ class Demo:
     def __init__(self, *options: str) -> None:
         self._log = Path(tempfile.mkdtemp(prefix="pages-")) / "demo.log"
         self._options = options
-        self._port = free_port()
+        self._ports = [free_port(), free_port()]
         #: Of the management port, and of the proxy port.
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.open_url = f"http://127.0.0.1:{self._port + 1}"
+        self.url, self.open_url = (f"http://127.0.0.1:{port}" for port in self._ports)
         self.start()
 
     def start(self) -> None:
-        """Start a process on the same port."""
-        command = [sys.executable, "-m", "tests.support.demo", str(self._port), *self._options]
+        """Start a process on the same ports."""
+        command = [
+            sys.executable,
+            "-m",
+            "tests.support.demo",
+            *map(str, self._ports),
+            *self._options,
+        ]
         env = environment(PYTHONPATH=_ROOT)
         self.process = Process("demo", command, log=self._log, env=env)
-        self.process.wait_until(lambda: listens(self._port + 1))
+        self.process.wait_until(lambda: all(map(listens, self._ports)))

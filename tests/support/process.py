@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from attrs import frozen
 
@@ -20,8 +23,9 @@ READY_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 20.0
 COMMAND_TIMEOUT: Final = 60.0
 _POLL: Final = 0.02
-# Below the range that Linux takes ports of outgoing connections from (32768 on).
-_PORTS: Final = range(20000, 32000)
+# Below the range that Linux takes ports of outgoing connections from (32768 on). In any order, so
+# that two runs, maybe of two users, seldom meet; each once, as a lock does not keep out its owner.
+_untried: Final = iter(random.sample(range(20000, 32000), 12000))
 _LOG_TAIL: Final = 6000
 
 
@@ -40,17 +44,30 @@ def environment(**changes: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens."""
-    while True:
-        port = random.choice(_PORTS)
+    """A TCP port of 127.0.0.1 on which nothing listens, and which no other test gets.
+
+    Lanes of tests run beside one another, and between a look at a port and the listener on it
+    there is a while. So each port is claimed, by a lock on the byte of that number in a
+    file that all share; the locks go with this process.
+    """
+    claims = _claims()
+    for port in _untried:
         with socket.socket() as probe:
             # As servers do: a port in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
+                fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
+    raise AssertionError("no port is left")
+
+
+@cache
+def _claims() -> TextIO:
+    # Never closed: to close it would be to let go of the locks.
+    return Path(tempfile.gettempdir(), "regproxy-tests.ports").open("w")
 
 
 def listens(port: int, address: str = "127.0.0.1") -> bool:
