@@ -143,8 +143,11 @@ class ContentService:
         asks = self._asks.get(wanted.digest, [])
         # Should the transfer have to ask again, the latest login is the freshest.
         asks[:] = [*asks[1 - MAX_ASKS :], (ask, wanted)]
-        collapsed = status or CacheStatus(Forward.MISS, collapsed=True)
-        return self._content(fill.reader(), wanted, media_type, collapsed, asks, age)
+        if fill.state.verified:
+            # It is whole, though not yet durable: nobody asks upstream for it any more.
+            status, age = status or HIT, age or 0.0
+        status = status or CacheStatus(Forward.MISS, collapsed=True)
+        return self._content(fill.reader(), wanted, media_type, status, asks, age)
 
     async def take(self, ask: Ask, wanted: Wanted, response: IResponse) -> Answer:
         """Answer with the content whose GET was answered by *response*.

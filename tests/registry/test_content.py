@@ -9,10 +9,12 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.python.failure import Failure
 
 from regproxy.oci.names import Digest
+from regproxy.store.disk import Workers
 from regproxy.store.errors import IndexFailed
 from regproxy.upstream.errors import UpstreamUnreachable
 from tests.support.front import OPEN, OTHER, FrontTestCase
 from tests.support.upstream import Reply
+from tests.support.workers import Later
 
 BLOB = bytes(range(256)) * 1000
 DIGEST = str(Digest.of(BLOB))
@@ -328,6 +330,28 @@ class BlobTests(FrontTestCase):
         self.assertEqual(answer["Cache-Status"], "regproxy; fwd=miss; detail=disk-error")
         fills.mkdir()
         self.assertEqual(self.get(OPEN, self.target)["Cache-Status"], "regproxy; fwd=miss; stored")
+
+
+class SlowDiskTests(FrontTestCase):
+    """Content that is whole some time before it is durable."""
+
+    def disk_workers(self) -> Workers:
+        self.disk = Later()
+        return self.disk
+
+    def test_whole(self) -> None:
+        """It is a hit as soon as somebody may have all of it: upstream has nothing to add."""
+        target = self.upstream.serve_blob(OPEN, "some/app", BLOB)
+        first = self.ask("GET", OPEN, target)
+        while not first.answer().whole:
+            self.assertTrue(self.disk.step())
+        self.assertFalse(self.stored(BLOB))
+        second = self.ask("GET", OPEN, target).answer()
+        self.assertEqual((second.body, second.whole), (BLOB, True))
+        self.assertEqual((second["Cache-Status"], second["Age"]), ("regproxy; hit", "0"))
+        self.assertAsked(f"GET {OPEN}{target}")
+        self.disk.all()
+        self.assertTrue(self.stored(BLOB))
 
 
 class ManifestTests(FrontTestCase):
