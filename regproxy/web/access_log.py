@@ -107,7 +107,7 @@ class AccessLog:
         """Write what is not written yet."""
         records, self._records = self._records, []
         for record in records:
-            fields = asdict(record)
+            fields = asdict(record, recurse=False)
             time = datetime.fromtimestamp(record.time, UTC)
             fields["time"] = time.isoformat(timespec="milliseconds")
             fields["duration"] = round(record.duration, 4)
