@@ -326,7 +326,7 @@ class TagService:
             return await self._content.take(question.ask, _wanted(question, digest), response)
         media_type = media_type_of(response)
         limits = question.ask.section.limits.over(self._limits)
-        body = await read(response, size, limits.upstream_idle, self._clock)
+        body = await read(response, size, limits, self._clock)
         wanted = _wanted(question, Digest.of(body))
         reason = await self._put(question.ask, wanted, body)
         if reason is not None:

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
-from regproxy.config.model import RegistrySection
+from regproxy.config.model import LimitsSection, RegistrySection
 from regproxy.oci.challenges import Bearer, Challenge, ChallengeInvalid, bearer, parse_challenges
 from regproxy.oci.names import Host, Repository
 from regproxy.upstream.body import drain, read
@@ -121,16 +121,16 @@ class Authenticator:
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, fetch: Fetch, idle: float, credentials: ICredentials
+        self, clock: IReactorTime, fetch: Fetch, limits: LimitsSection, credentials: ICredentials
     ) -> None:
         """
         Args:
             credentials: where the logins are.
-            idle: seconds without a byte of a token service's answer after which to give up.
+            limits: how long a token service may be silent, and how slow it may be.
         """
         self._clock = clock
         self._fetch = fetch
-        self._idle = idle
+        self._limits = limits
         self._credentials = credentials
         # As many as there are registries in the configuration, and anonymous ones.
         self._challenges: OrderedDict[tuple[Host, bool], Bearer | None] = OrderedDict()
@@ -238,7 +238,7 @@ class Authenticator:
         if response.code != HTTPStatus.OK:
             await drain(response, self._clock)
             raise _refusal(account.registry, realm, response.code)
-        content = await read(response, ANSWER_LIMIT, self._idle, self._clock)
+        content = await read(response, ANSWER_LIMIT, self._limits, self._clock)
         value, lifetime = _token_of(content, account.registry)
         self._log.debug("token for {registry} {scope}", registry=str(account.registry), scope=scope)
         authorization = b"Bearer " + value.encode("ascii")

@@ -23,6 +23,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from regproxy.config.model import LimitsSection
 from regproxy.upstream.errors import BodyIncomplete, BodyTooLarge, UpstreamError, UpstreamTimeout
 from regproxy.upstream.ledger import Figures
 
@@ -194,12 +195,14 @@ class Measured(proxyForInterface(IResponse, "_response")):  # type: ignore[misc]
         self._response.deliverBody(protocol)
 
 
-async def read(response: IResponse, limit: int, idle: float, clock: IReactorTime) -> bytes:
+async def read(
+    response: IResponse, limit: int, limits: LimitsSection, clock: IReactorTime
+) -> bytes:
     """The whole body of *response*.
 
     Args:
         limit: the most bytes to take.
-        idle: seconds without a byte after which to give up.
+        limits: how long upstream may be silent, and how slow it may be.
 
     Raises:
         BodyTooLarge, BodyIncomplete, UpstreamTimeout: see :class:`BodyReader`.
@@ -208,7 +211,9 @@ async def read(response: IResponse, limit: int, idle: float, clock: IReactorTime
         discard(response)
         raise BodyTooLarge(f"the body is larger than {limit} bytes")
     pieces: list[bytes] = []
-    reader = BodyReader(pieces.append, clock, idle, limit)
+    reader = BodyReader(
+        pieces.append, clock, limits.upstream_idle, limit, rate=limits.upstream_rate
+    )
     response.deliverBody(reader)
     await reader.done
     return b"".join(pieces)

@@ -77,7 +77,7 @@ class Upstream:
         self._rate_limits = rate_limits
         self._ledger = ledger
         self._fall_over = FallOver(clock, now)
-        self._auth = Authenticator(clock, self._fetch, config.limits.upstream_idle, credentials)
+        self._auth = Authenticator(clock, self._fetch, config.limits, credentials)
 
     async def request(
         self,

@@ -17,7 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from regproxy.config.model import RegistrySection
+from regproxy.config.model import LimitsSection, RegistrySection
 from regproxy.oci.names import Host, Repository
 from regproxy.upstream import auth
 from regproxy.upstream.auth import Account, Answer, Authenticator, same_domain
@@ -81,7 +81,7 @@ class AuthCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.credentials = FakeCredentials({REGISTRY: Password("team", "pa:ß")})
-        self.auth = Authenticator(self.clock, self.fetch, 60, self.credentials)
+        self.auth = Authenticator(self.clock, self.fetch, LimitsSection(), self.credentials)
         self.accepted = {b"Bearer 1"}
         self.challenge = CHALLENGE
         self.sent: list[bytes | None] = []

@@ -15,6 +15,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from regproxy.config.model import LimitsSection
 from regproxy.upstream.body import (
     BodyReader,
     Deadline,
@@ -26,6 +27,8 @@ from regproxy.upstream.body import (
 )
 from regproxy.upstream.errors import BodyIncomplete, BodyTooLarge, UpstreamTimeout
 from regproxy.upstream.ledger import Figures
+
+LIMITS = LimitsSection(upstream_idle=2, upstream_rate=1)
 
 
 class BodyTransport(StringTransport):
@@ -97,7 +100,7 @@ class ReadTests(SynchronousTestCase):
         self.response = FakeResponse()
 
     def read(self, limit: int = 10) -> Deferred[bytes]:
-        return Deferred.fromCoroutine(read(self.response, limit, 60, self.clock))
+        return Deferred.fromCoroutine(read(self.response, limit, LIMITS, self.clock))
 
     def tearDown(self) -> None:
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -140,15 +143,23 @@ class ReadTests(SynchronousTestCase):
         self.failureResultOf(reading, BodyIncomplete)
 
     def test_stalled(self) -> None:
-        """Each byte starts the time anew."""
+        """What is worth it starts the time anew."""
         reading = self.read()
-        self.clock.advance(59)
-        self.response.protocol.dataReceived(b"0")
-        self.clock.advance(59)
+        self.clock.advance(1.5)
+        self.response.protocol.dataReceived(b"01")
+        self.clock.advance(1.5)
         self.assertNoResult(reading)
-        self.clock.advance(1)
+        self.clock.advance(0.5)
         self.failureResultOf(reading, UpstreamTimeout)
         self.assertTrue(self.response.transport.aborted)
+
+    def test_drip(self) -> None:
+        """A byte now and then is not."""
+        reading = self.read()
+        self.clock.advance(1.5)
+        self.response.protocol.dataReceived(b"0")
+        self.clock.advance(0.5)
+        self.failureResultOf(reading, UpstreamTimeout)
 
     def test_cancel(self) -> None:
         """Cancelling breaks the connection."""
@@ -218,7 +229,7 @@ class MeasuredTests(SynchronousTestCase):
         self.assertEqual((self.response.code, self.response.phrase), (200, b"OK"))
 
     def read(self) -> Deferred[bytes]:
-        return Deferred.fromCoroutine(read(self.response, 10, 60, self.clock))
+        return Deferred.fromCoroutine(read(self.response, 10, LIMITS, self.clock))
 
     def test_bytes(self) -> None:
         """As they come."""

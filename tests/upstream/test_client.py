@@ -58,6 +58,7 @@ CDN = "cdn.example.net"
 NAME = Repository("library/debian")
 BEARER = b"Bearer of-a-client"
 NOW = 1_700_000_000.0
+LIMITS = LimitsSection(upstream_idle=10)
 # An answer of whose body only a part comes.
 CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut "
 
@@ -144,7 +145,7 @@ class UpstreamCase(SynchronousTestCase):
         return response.code, self.body(response)
 
     def body(self, response: IResponse) -> bytes:
-        reading = Deferred.fromCoroutine(read(response, 1 << 20, 10, self.network))
+        reading = Deferred.fromCoroutine(read(response, 1 << 20, LIMITS, self.network))
         self.network.flush()
         return self.successResultOf(reading)
 
@@ -1008,7 +1009,7 @@ class LedgerTests(UpstreamCase):
         """What goes wrong when the answer has begun."""
         self.network.serve(REGISTRY, "8.8.8.8", 443, speaking(CUT), tls=True)
         response = self.successResultOf(self.ask())
-        reading = Deferred.fromCoroutine(read(response, 1 << 20, 10, self.network))
+        reading = Deferred.fromCoroutine(read(response, 1 << 20, LIMITS, self.network))
         self.network.pass_time(10)
         self.failureResultOf(reading, UpstreamTimeout)
         self.assertEqual(self.ledger.figures[REGISTRY].bytes, 4)
