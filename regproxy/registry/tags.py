@@ -235,18 +235,35 @@ class TagService:
         return await shielded(ensureDeferred(self._take_up(question, digest, media_type)), drop)
 
     async def _take_up(self, question: _Question, digest: Digest, media_type: str) -> Answer:
-        """Answer with the content that the tag points to now.
-
-        Until upstream has begun to give it the row stays as it is: the old content is
-        what is served if upstream fails, as when it only limits the rate of GETs.
-        """
+        """Answer with the content that the tag points to now."""
+        before = self._store.index.tag(question.key)
+        new = TagEntry(digest, media_type, self._now())
         answer = await self._content.answer(question.ask, _wanted(question, digest))
         detail = answer.status.detail or "changed"
         answer = evolve(answer, status=evolve(answer.status, forward=Forward.STALE, detail=detail))
         if isinstance(answer, Content):
-            await self._remember(question, digest, media_type)
+            await self._move(question, before, new)
             return evolve(answer, age=0)
         return answer
+
+    async def _move(self, question: _Question, before: TagEntry | None, new: TagEntry) -> None:
+        """Have the tag point to *new* instead of *before*, unless that has changed meanwhile.
+
+        The old content is what is served if upstream fails, as when it only limits the rate
+        of GETs, or breaks off: where there is some it stays until the new one is whole.
+        """
+        if before is not None and self._content.is_here(before.digest):
+            fill = self._store.filling(new.digest)
+            if fill is not None:
+                # If it comes to nothing, the store has logged that.
+                fill.when_ended().addCallbacks(
+                    lambda _: ensureDeferred(self._move(question, before, new)), lambda _: None
+                )
+                return
+            if not self._store.has(new.digest):
+                return
+        if self._store.index.tag(question.key) == before:
+            await self._remember(question, new)
 
     async def _serve(
         self,
@@ -321,10 +338,13 @@ class TagService:
             refuse_unverified(response)
             return Relayed(response, CacheStatus(forward, detail=reason))
         digest = _digest_of(response)
-        if digest is not None:
-            await self._learn(question, digest, response)
-            return await self._content.take(question.ask, _wanted(question, digest), response)
         media_type = media_type_of(response)
+        if digest is not None:
+            before = self._store.index.tag(question.key)
+            new = TagEntry(digest, media_type, self._now())
+            answer = await self._content.take(question.ask, _wanted(question, digest), response)
+            await self._move(question, before, new)
+            return answer
         limits = question.ask.section.limits.over(self._limits)
         body = await read(response, size, limits, self._clock)
         wanted = _wanted(question, Digest.of(body))
@@ -358,12 +378,12 @@ class TagService:
     ) -> str:
         wanted = _wanted(question, digest)
         media_type = await self._permissions.learn(question.ask, wanted, response, media_type)
-        await self._remember(question, digest, media_type)
+        await self._remember(question, TagEntry(digest, media_type, self._now()))
         return media_type
 
-    async def _remember(self, question: _Question, digest: Digest, media_type: str) -> None:
+    async def _remember(self, question: _Question, entry: TagEntry) -> None:
         try:
-            await self._store.index.put_tag(question.key, TagEntry(digest, media_type, self._now()))
+            await self._store.index.put_tag(question.key, entry)
         except StoreError as error:
             self._log.error("The index takes nothing: {reason}", reason=str(error))
 

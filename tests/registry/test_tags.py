@@ -320,6 +320,37 @@ class FailureTests(TagTestCase):
                 self.assertIsOne(answer)
                 self.assertIn("299", answer["Warning"] or "")
 
+    def test_moved_but_wrong(self) -> None:
+        """A moved tag of which only wrong bytes came is what it was as long as upstream fails."""
+        named = {"Docker-Content-Digest": digest(TWO)}
+        for head in Reply(200, named, TWO), Reply(405):
+            self.start(self.config)
+            self.upstream.serve_manifest(OPEN, "app", "latest", ONE)
+            self.warm()
+            self.upstream.on("HEAD", self.url, head)
+            for url in self.url, self.url_of(TWO):
+                self.upstream.on("GET", url, Reply(200, named, bytes(len(TWO))))
+            self.assertEqual(self.get(OPEN, self.target).status, 502)
+            self.trouble(UpstreamUnreachable("down"))
+            self.assertIsOne(self.get(OPEN, self.target))
+
+    def test_pushed_while_it_moves(self) -> None:
+        """What upstream said before a push says nothing about the tag after it."""
+        self.fresh_for(60.0)
+        self.warm()
+        self.clock.advance(60)
+        self.move()
+        self.upstream.on("GET", self.url_of(TWO), Reply(200, {}, None, len(TWO)))
+        client = self.ask("GET", OPEN, self.target)
+        self.upstream.on("PUT", self.url, Reply(201))
+        self.ask("PUT", OPEN, self.target, body=ONE).answer()
+        self.upstream.serve_manifest(OPEN, "app", "latest", ONE)
+        response = self.upstream.responses[-2]
+        response.send(TWO)
+        response.end()
+        self.assertEqual(client.answer().body, TWO)
+        self.assertIsOne(self.get(OPEN, self.target))
+
     def test_private(self) -> None:
         """Not for those of whom upstream has to say whether they may read it."""
         self.get(OPEN, self.target, ALICE)
