@@ -232,13 +232,22 @@ class TagService:
         if question.ask.method == b"HEAD" and not self._content.is_here(digest):
             status = CacheStatus(Forward.STALE, detail="changed")
             return Description(Kind.MANIFEST, media_type, status, digest, length_of(response))
-        return await shielded(ensureDeferred(self._take_up(question, digest, media_type)), drop)
+        return await shielded(
+            ensureDeferred(self._take_up(question, entry, digest, media_type)), drop
+        )
 
-    async def _take_up(self, question: _Question, digest: Digest, media_type: str) -> Answer:
+    async def _take_up(
+        self, question: _Question, entry: TagEntry, digest: Digest, media_type: str
+    ) -> Answer:
         """Answer with the content that the tag points to now."""
         before = self._store.index.tag(question.key)
         new = TagEntry(digest, media_type, self._now())
         answer = await self._content.answer(question.ask, _wanted(question, digest))
+        response = answer.response if isinstance(answer, Relayed) else None
+        if response and (response.request.method, response.code) == (b"GET", HTTPStatus.NOT_FOUND):
+            # It has moved on, or HEAD does not tell the truth: the tag itself does.
+            discard(response)
+            return await self._fetch(question, entry)
         detail = answer.status.detail or "changed"
         answer = evolve(answer, status=evolve(answer.status, forward=Forward.STALE, detail=detail))
         if isinstance(answer, Content):

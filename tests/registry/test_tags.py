@@ -98,6 +98,18 @@ class PullTests(TagTestCase):
         self.assertEqual(self.get(OPEN, self.target).body, TWO)
         self.assertAsked(f"HEAD {self.url}")
 
+    def test_moved_on(self) -> None:
+        """What HEAD named is not there: the tag itself is asked for."""
+        self.warm()
+        gone = b'{"schemaVersion": 2, "n": 3}'
+        self.upstream.on("HEAD", self.url, Reply(200, {"Docker-Content-Digest": digest(gone)}))
+        self.upstream.on("GET", self.url_of(gone), Reply(404, {}, b"no"))
+        self.assertIsOne(self.get(OPEN, self.target))
+        self.assertAsked(f"HEAD {self.url}", f"GET {self.url_of(gone)}", f"GET {self.url}")
+        named = {"Docker-Content-Digest": digest(TWO)}
+        self.upstream.on("GET", self.url, Reply(200, named, TWO))
+        self.assertEqual(self.get(OPEN, self.target).body, TWO)
+
     def test_moved_back(self) -> None:
         """What is stored already is not fetched again."""
         self.warm()
