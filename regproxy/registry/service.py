@@ -38,6 +38,7 @@ READS = (b"GET", b"HEAD")
 # moment ago: a round trip with TLS around the world, and then some.
 PATIENCE: Final = 2.0
 _OFFLINE_TOKEN = "offline"
+_FORM: Final = b"application/x-www-form-urlencoded"
 # What the proxy's own login is for. Not for a token service, whose answer would hand
 # the login to the client: some have their realm below /v2/, as quay.io has.
 READABLE = (Ping, ManifestRoute, BlobRoute, TagsRoute, ReferrersRoute, CatalogRoute)
@@ -79,6 +80,8 @@ class RegistryService:
             # that a client may have put into the target.
             wanted = Wanted(kind, ask.host, repository, digest, target)
             return await self._content.answer(ask, wanted)
+        if _is_for_token(ask):
+            return await self._read(ask)
         if ask.section.push is Push.DENY and _pushes(ask):
             error = MethodNotAllowed(f"pushing to {ask.host} through this proxy is not allowed")
             error.headers["Allow"] = "GET, HEAD"
@@ -130,7 +133,7 @@ class RegistryService:
         match ask.route:
             case Ping() if self._has_stand_in(ask):
                 return Made(b"{}", "application/json", f"offline: {reason}")
-            case OtherRoute() if TokenRequest.parse(ask.route.target).service is not None:
+            case OtherRoute() if _is_for_token(ask):
                 token = token_answer(_OFFLINE_TOKEN, self._now())
                 return Made(token, "application/json", f"offline: {reason}")
         return None
@@ -153,6 +156,20 @@ class RegistryService:
             patience=patience,
         )
         return Relayed(response, CacheStatus(Forward.BYPASS))
+
+
+def _is_for_token(ask: Ask) -> bool:
+    """Whether *ask* may be for a token: a GET, or a POST of a form.
+
+    containerd and podman with a login send the form (distribution project, "OAuth2 Token
+    Authentication"), and give up when the answer is an error of a server.
+    """
+    if not isinstance(ask.route, OtherRoute):
+        return False
+    if ask.method != b"POST":
+        return TokenRequest.parse(ask.route.target).service is not None
+    (media_type,) = ask.headers.getRawHeaders(b"content-type", [b""])[:1]
+    return media_type.partition(b";")[0].strip().lower() == _FORM
 
 
 def _pushes(ask: Ask) -> bool:

@@ -112,6 +112,19 @@ class UpstreamGoneTests(OfflineTestCase):
         self.upstream.on("GET", f"{OPEN}/other", UpstreamUnreachable("gone"))
         self.assertEqual(self.get(OPEN, "/other").status, 502)
 
+    def test_token_for_a_form(self) -> None:
+        """As containerd asks that has a login: it takes a 502 for the end."""
+        form = b"grant_type=password&service=registry&username=alice&password=a"
+        fields = {"Content-Type": "application/x-www-form-urlencoded"}
+        for failure in UpstreamUnreachable("gone"), Reply(503):
+            self.upstream.on("POST", f"{OPEN}/token", failure)
+            answer = self.ask("POST", OPEN, "/token", body=form, **fields).answer()
+            self.assertEqual(answer.status, 200)
+            self.assertEqual(json.loads(answer.body)["access_token"], "offline")
+        self.assertEqual(self.ask("POST", OPEN, "/token", body=b"{}").answer().status, 503)
+        self.upstream.on("POST", f"{OPEN}/token", Reply(401, {}, b"no"))
+        self.assertEqual(self.ask("POST", OPEN, "/token", body=form, **fields).answer().status, 401)
+
 
 class AdoptedTests(OfflineTestCase):
     """The operator has put an image into a repository that is not known to be public."""
