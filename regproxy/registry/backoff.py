@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
+from math import ceil
 from typing import Any, Final
 
 from attrs import frozen
@@ -130,4 +131,9 @@ class ConsiderateUpstream:
         response = await self._upstream.request(method, host, target, **details)
         if not IMirrored.providedBy(response):
             self._backoff.note(host, response)
+            fields = response.headers
+            limited = response.code == HTTPStatus.TOO_MANY_REQUESTS
+            if limited and not fields.hasHeader(b"retry-after"):
+                # As those that come after it are told.
+                fields.setRawHeaders(b"Retry-After", [b"%d" % ceil(self._backoff.left(host))])
         return response

@@ -54,6 +54,14 @@ class ConsiderateUpstreamTests(SynchronousTestCase):
         verifyClass(IUpstream, FakeUpstream)
         self.assertTrue(IUpstream.implementedBy(ConsiderateUpstream))
 
+    def test_says_when(self) -> None:
+        """A 429 tells the client when to come again, also where upstream does not."""
+        for said, told in (None, "10"), ("7", "7"):
+            self.limit(limited() if said is None else limited(Retry_After=said))
+            (response,) = self.upstream.responses[-1:]
+            self.assertEqual(response.headers.getRawHeaders("retry-after"), [told])
+            self.clock.advance(10)
+
     def test_passes(self) -> None:
         self.assertEqual(self.successResultOf(self.ask()).code, 200)
 
