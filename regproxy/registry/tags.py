@@ -49,7 +49,7 @@ from regproxy.store.errors import StoreError
 from regproxy.store.index import TagEntry, TagKey
 from regproxy.store.store import Store
 from regproxy.upstream.body import discard, read
-from regproxy.upstream.errors import UpstreamError, UpstreamLoginFailed
+from regproxy.upstream.errors import UpstreamBroken, UpstreamError, UpstreamLoginFailed
 
 # Seconds for which a registry that could not answer HEAD is asked with GET. Not for
 # ever: what answered may have been a page that says "maintenance".
@@ -354,6 +354,10 @@ class TagService:
             answer = await self._content.take(question.ask, _wanted(question, digest), response)
             await self._move(question, before, new)
             return answer
+        if response.headers.getRawHeaders(b"content-encoding", [b"identity"]) != [b"identity"]:
+            # Nobody asked for that, and no digest tells whether these are the right bytes.
+            discard(response)
+            raise UpstreamBroken(f"{question.ask.host} sent a manifest in a coding of its own")
         limits = question.ask.section.limits.over(self._limits)
         body = await read(response, size, limits, self._clock)
         wanted = _wanted(question, Digest.of(body))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -652,6 +653,18 @@ class WithoutHeadTests(TagTestCase):
             self.upstream.on("GET", self.url, pending)
             self.ask("GET", OPEN, self.target).leave()
             pending.callback(reply)
+
+    def test_coded(self) -> None:
+        """A coded body is not the manifest, and nothing says of what it is the digest."""
+        coded = {**self.HEADERS, "Content-Encoding": "gzip"}
+        self.upstream.on("GET", self.url, Reply(200, coded, gzip.compress(ONE)))
+        self.assertEqual(self.get(OPEN, self.target).status, 502)
+        self.upstream.on("GET", self.url, Reply(200, {"Content-Encoding": "identity"}, ONE))
+        self.assertIsOne(self.get(OPEN, self.target))
+        self.upstream.on("GET", self.url, Reply(200, coded, gzip.compress(TWO)))
+        answer = self.get(OPEN, self.target)
+        self.assertIsOne(answer)
+        self.assertIn("299", answer["Warning"] or "")
 
     def test_too_large(self) -> None:
         """What is too large for a manifest is not read into memory."""
