@@ -39,7 +39,9 @@ HASH_STEP: Final = 8 << 20
 CROWD: Final = 8
 PAUSE: Final = 0.0005
 LULL: Final = 0.1
-# The side-car is written anew after this many bytes: what a kill loses at most.
+# The side-car is written first after FIRST bytes, then when there is twice as much, or so many
+# bytes more: what a kill loses at most.
+SIDE_CAR_FIRST: Final = 1 << 20
 SIDE_CAR_STEP: Final = 8 << 20
 
 
@@ -246,7 +248,9 @@ class Fill:
         stored = joined(state.stored, pieces)
         target = min(stored.run(0), state.hashed + HASH_STEP)
         if pieces or target > state.hashed:
-            note = self._unnoted + self._queued >= SIDE_CAR_STEP
+            unnoted = self._unnoted + self._queued
+            noted = stored.total - unnoted
+            note = unnoted >= min(SIDE_CAR_STEP, max(SIDE_CAR_FIRST, noted))
             self._working = True
             self._workers.run(
                 partial(self._store, pieces, target, state.size, stored if note else None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -328,6 +329,21 @@ class KeepingTests(FillCase):
         fill.fail(Failure(Broke()))
         self.workers.all()
         self.check_nothing_left()
+
+    def test_side_car_of_the_first_bytes(self) -> None:
+        """A kill loses no more than half of what was there, or what is soon here again."""
+        self.patch(fill_module, "SIDE_CAR_FIRST", 2)
+        fill = self.fill(CONTENT, len(CONTENT))
+        noted = []
+        for start in range(8):
+            fill.write(start, CONTENT[start : start + 1])
+            self.workers.all()
+            texts = [path.read_text() for path in self.directory.fills.glob("*.json")]
+            noted.append([json.loads(text)["stored"] for text in texts])
+        two, four, eight = [[[0, 2]]], [[[0, 4]]], [[[0, 8]]]
+        self.assertEqual(noted, [[], two, two, four, four, four, four, eight])
+        fill.fail(Failure(Broke()))
+        self.workers.all()
 
 
 class DiskTests(FillCase):
