@@ -48,7 +48,10 @@ class Asked:
 for cls in (Job, JobImage):
     resolve_types(cls)
 
-TIMES = st.datetimes(timezones=st.timezones() | st.just(UTC)).map(lambda time: time.astimezone(UTC))
+# There is no UTC for the first and the last hours that a datetime can name.
+TIMES = st.datetimes(
+    datetime(2, 1, 1), datetime(9998, 12, 31), timezones=st.timezones() | st.just(UTC)
+).map(lambda time: time.astimezone(UTC))
 JOBS = st.builds(
     Job,
     started_at=TIMES,
