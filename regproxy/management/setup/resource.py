@@ -21,6 +21,7 @@ from regproxy.management.setup.page import CLOUD_INIT, Offer
 from regproxy.management.setup.scripts import Authority, refusal, script, user_data
 from regproxy.oci.errors import shown
 from regproxy.oci.names import Host
+from regproxy.web.headers import field_text
 from regproxy.web.site import StrictRequest
 
 
@@ -92,6 +93,8 @@ class SetupResource(Resource):
         try:
             offer = Offer.read(_query(request), self._at(request), self._facts)
         except BadChoice as bad:
+            if "text/html" not in (field_text(request.requestHeaders, "accept") or ""):
+                raise
             request.note(reason=bad.message)
             request.setResponseCode(bad.status)
             error = bad.message

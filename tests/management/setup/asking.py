@@ -41,15 +41,16 @@ class SetupCase(SynchronousTestCase):
         at_proxy_port: bool = False,
         facts: Facts = FACTS,
         method: str = "GET",
+        accept: str = "*/*",
     ) -> Response:
-        """What one request gets."""
+        """What one request gets, by default one of curl's."""
         root = Resource()
         setup = SetupResource(facts, lambda: PEM, PAGES.render, at_proxy_port=at_proxy_port)
         root.putChild(b"setup", setup)
         field = b"" if host is None else b"Host: " + host + b"\r\n"
         version = "1.0" if host is None else "1.1"
         self.house = House(root)
-        head = f"{method} {path} HTTP/{version}\r\n".encode("ascii")
+        head = f"{method} {path} HTTP/{version}\r\nAccept: {accept}\r\n".encode("ascii")
         (answer,) = responses(self.house.ask(head + field + b"\r\n"), method)
         return answer
 

@@ -55,6 +55,7 @@ class ScriptTests(SetupCase):
         """They are scripts that fail, in case that a shell waits for them."""
         for path, status, said in (
             ("/setup/rkt", 404, "there are docker, containerd"),
+            ("/setup?runtime=rkt", 400, "runtime: expected one of"),
             ("/setup/docker/more", 404, "there is no such script"),
             ("/setup/docker?mode=hosts", 400, "expected proxy or dns"),
             ("/setup/docker?no_proxy=%27;id;%27", 400, "no_proxy"),
