@@ -20,7 +20,7 @@ from regproxy.management.jobs import Jobs, TooManyJobs, UnknownJob
 from regproxy.management.operations import AnyOperation, Media, Nothing, Operation, Paged
 from regproxy.management.overview import Overview
 from regproxy.management.paging import page_of
-from regproxy.management.stream import Broadcast, NoMoreStreams, Stream
+from regproxy.management.stream import Broadcast, NoMoreStreams, Stream, TooManyStreams
 from regproxy.management.upkeep import Upkeep
 from regproxy.management.values import (
     FillValue,
@@ -174,7 +174,10 @@ class Proxy:
                 parameters=Following,
                 in_header={"last_event_id": "Last-Event-ID"},
                 answer=Media("text/event-stream"),
-                errors={NoMoreStreams: HTTPStatus.SERVICE_UNAVAILABLE},
+                errors={
+                    NoMoreStreams: HTTPStatus.SERVICE_UNAVAILABLE,
+                    TooManyStreams: HTTPStatus.TOO_MANY_REQUESTS,
+                },
             ),
             Operation(
                 name="listJobs",

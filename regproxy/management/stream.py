@@ -27,7 +27,7 @@ from regproxy.management.jobs import Jobs
 from regproxy.management.overview import Overview
 from regproxy.management.values import FillState, FillValue, Job, RequestValue, Stats
 from regproxy.store.fill import Fill
-from regproxy.web.site import StrictRequest
+from regproxy.web.site import StrictRequest, client_of
 
 #: Seconds from one look to the next.
 INTERVAL: Final = 1.0
@@ -41,6 +41,8 @@ SHARE: Final = 64 << 10
 MAX_WAITING: Final = 256 << 10
 #: Streams at a time. Browsers open one for each page that is looked at.
 MAX_STREAMS: Final = 64
+#: Of these, for one address, so that no client takes all of them. It may be that of a proxy.
+MAX_STREAMS_EACH: Final = 16
 #: Looks without news after which a comment shows that the stream lives: what is silent for a
 #: minute is closed by proxies on the way.
 SILENCE: Final = 15
@@ -57,6 +59,10 @@ _V = TypeVar("_V")
 
 class NoMoreStreams(Exception):
     """As many clients follow what happens as can, or the proxy is being stopped."""
+
+
+class TooManyStreams(NoMoreStreams):
+    """This client follows as often as one may."""
 
 
 def event(kind: str, value: object, id: int | None = None) -> bytes:
@@ -83,7 +89,8 @@ class Broadcast:
         self._fills = fills
         self._jobs = jobs
         self._clock = clock
-        self._streams: set[Stream] = set()
+        # Each with the address of its client.
+        self._streams: dict[Stream, str] = {}
         self._looking: LoopingCall | None = None
         self._closed = False
         # What all streams have been told.
@@ -115,9 +122,15 @@ class Broadcast:
         for stream in tuple(self._streams):
             stream.end()
 
-    def join(self, stream: Stream, since: int | None) -> None:
-        """*stream* takes events from now on."""
-        self._streams.add(stream)
+    def join(self, stream: Stream, client: str, since: int | None) -> None:
+        """*stream* takes events from now on.
+
+        Raises:
+            TooManyStreams: its *client* has to end another one first.
+        """
+        if list(self._streams.values()).count(client) >= MAX_STREAMS_EACH:
+            raise TooManyStreams(f"{client} follows {MAX_STREAMS_EACH} times already")
+        self._streams[stream] = client
         if self._looking is None:
             self._begin()
         stream.tell(b"".join((_RETRY, *self._missed(since), *self._standing())))
@@ -128,7 +141,7 @@ class Broadcast:
 
     def leave(self, stream: Stream) -> None:
         """*stream* takes no more of them."""
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
         looking = self._looking
         if looking is not None and not self._streams:
             self._looking = None
@@ -264,7 +277,7 @@ class Stream:
         self._request = request
         request.registerProducer(self, True)
         try:
-            self._broadcast.join(self, self._since)
+            self._broadcast.join(self, client_of(request), self._since)
             # The client's leaving cancels this.
             await self._ended
         finally:

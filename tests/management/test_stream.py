@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from attrs import evolve, frozen
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from regproxy.management.encoding import encode
@@ -16,6 +17,7 @@ from regproxy.management.stream import (
     MAX_IMAGES,
     MAX_REQUESTS,
     MAX_STREAMS,
+    MAX_STREAMS_EACH,
     MAX_WAITING,
     SHARE,
     SILENCE,
@@ -27,7 +29,7 @@ from regproxy.oci.names import Digest, Host, Repository
 from regproxy.store.fill import Fill, Origin
 from regproxy.store.housekeeping import StoreStats
 from regproxy.web.access_log import AccessRecord
-from tests.support.api import ApiCase
+from tests.support.api import NEIGHBOUR, ApiCase
 from tests.support.streams import SEND_BUFFER, MemoryStream
 
 RECORD = AccessRecord(
@@ -376,9 +378,21 @@ class BoundTests(StreamCase):
         self.assertTrue(stream.aborted)
 
     def test_too_many(self) -> None:
-        streams = [self.follow() for _ in range(MAX_STREAMS)]
+        clients = [IPv4Address("TCP", f"10.0.0.{each}", 1) for each in range(MAX_STREAMS)]
+        streams = [self.send("GET", "/events", client=client) for client in clients]
         answer = self.ask("GET", "/events")
         self.assertEqual(answer.status, 503)
+        streams[0].finish()
+        self.read(self.follow())
+
+    def test_too_many_for_one(self) -> None:
+        """One client leaves room for the others."""
+        streams = [self.follow() for _ in range(MAX_STREAMS_EACH)]
+        answer = self.ask("GET", "/events")
+        self.assertEqual(answer.status, 429)
+        self.assertEqual(answer.json["detail"], "127.0.0.1 follows 16 times already")
+        self.assertEqual(self.ask("HEAD", "/events").status, 200)
+        self.read(self.send("GET", "/events", client=NEIGHBOUR))
         streams[0].finish()
         self.read(self.follow())
 
