@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH
@@ -143,8 +143,10 @@ class Blobs:
             if not fill.state.over:
                 fill.fail(Failure(Unsent(str(broken))))
                 raise
-        except BaseException:
-            fill.fail(Failure(Unsent("the client left")))
+        except BaseException as error:
+            left = isinstance(error, CancelledError)
+            reason = "the client left" if left else "internal error: the log says more"
+            fill.fail(Failure(Unsent(reason)))
             raise
         finally:
             fill.detach(body)

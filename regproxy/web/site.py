@@ -161,7 +161,8 @@ class StrictRequest(Request):
         """The answer is whole; nobody waits for what is missing of the body."""
         super().finish()
         if self.body is not None:
-            self.body.abort("it was answered before all of it had come")
+            answered = "it was answered before all of it had come"
+            self.body.abort(self._notes.get("reason") or answered)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The head is whole; what twisted.web does here is for forms, which nobody reads."""

@@ -4,7 +4,7 @@ import errno
 from datetime import UTC, datetime
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs
@@ -185,6 +185,21 @@ class TakeTests(BlobsCase):
         self.failureResultOf(reading, FillFailed)
         reader.close()
         self.assertEqual(list(self.directory.fills.iterdir()), [])
+
+    def test_mistake(self) -> None:
+        """The client is not blamed for it."""
+        ends = []
+
+        def break_(consumer: object) -> Deferred[None]:
+            fill = self.store.filling(self.digest)
+            assert fill is not None
+            ends.append(fill.when_ended())
+            return fail(ZeroDivisionError())
+
+        self.patch(self.body, "startProducing", break_)
+        self.failureResultOf(self.take(), ZeroDivisionError)
+        told = self.failureResultOf(ends[0], FillFailed)
+        self.assertIn("internal error", str(told.value))
 
     def test_cancelled(self) -> None:
         taking = self.take()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 
 from regproxy.oci.names import Digest
+from regproxy.store.errors import FillFailed
 from regproxy.store.fill import Fill
 from tests.support.api import ApiCase
+from tests.support.sites import responses
 
 CONTENT = bytes(range(256)) * 100
 
@@ -63,6 +65,19 @@ class BlobsApiTests(ApiCase):
     def test_upload_of_nothing(self) -> None:
         self.assertEqual(self.ask("PUT", f"/blobs/{Digest.of(b'')}").status, 204)
         self.assertEqual(self.files(), {Digest.of(b"")})
+
+    def test_upload_does_not_go_on(self) -> None:
+        """Who reads the content meanwhile is told why it does not come."""
+        digest = Digest.of(CONTENT)
+        stream = self.send("PUT", f"/blobs/{digest}", {"Content-Length": str(len(CONTENT))})
+        fill = self.store.filling(digest)
+        assert fill is not None
+        ended = fill.when_ended()
+        self.clock.advance(self.house.limits.stall)
+        (answer,) = responses(stream.take())
+        told = self.failureResultOf(ended, FillFailed)
+        self.assertEqual(str(told.value), "the request's body did not come in time")
+        self.assertEqual(answer.status, 408)
 
     def test_upload_of_something_else(self) -> None:
         answer = self.ask("PUT", f"/blobs/{Digest.of(CONTENT)}", body=CONTENT + b"x")
