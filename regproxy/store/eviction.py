@@ -55,8 +55,16 @@ class Eviction:
             IndexFailed, OSError: it cannot be known.
         """
         total = await self._inventory.total()
+        return Usage(total.bytes, await self.free())
+
+    async def free(self) -> int:
+        """How many bytes the file system has left for the store.
+
+        Raises:
+            OSError: it cannot be known.
+        """
         file_system = await self._workers.run(partial(os.statvfs, self._directory.root))
-        return Usage(total.bytes, file_system.f_bavail * file_system.f_frsize)
+        return file_system.f_bavail * file_system.f_frsize
 
     async def run(self, rules: CacheSection, wanted: int | None = None) -> None:
         """Remove what *rules* ask for, and so much that *wanted* bytes find room.

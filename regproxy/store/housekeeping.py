@@ -260,12 +260,12 @@ class Housekeeping:
             IndexFailed, OSError: they cannot be had.
         """
         total = await self._inventory.total()
-        usage = await self._eviction.usage()
+        free = await self._eviction.free()
         return StoreStats(
             bytes=total.bytes,
             blobs=total.blobs,
             limit=self._rules.max_size,
-            free=usage.free,
+            free=free,
             evicted=self._eviction.evicted,
             evicted_bytes=self._eviction.evicted_bytes,
             quarantined=self._store.verification.quarantined,

@@ -30,6 +30,7 @@ from regproxy.store.housekeeping import (
     Leisure,
     StoreStats,
 )
+from regproxy.store.inventory import Total
 from regproxy.store.partial import Partial
 from tests.support.caches import CacheCase
 from tests.support.workers import Later
@@ -364,7 +365,18 @@ class HousekeepingTests(HousekeepingCase):
         self.directory.path(digest).write_bytes(b"")
         self.store.open(digest)
         self.housekeeping.relieve(0)
+        asked = []
+        inventory = self.index.inventory
+        total = inventory.total
+
+        def count() -> Deferred[Total]:
+            asked.append(1)
+            return total()
+
+        self.patch(inventory, "total", count)
         stats = self.finish(self.housekeeping.stats())
+        # The index is asked no more than once.
+        self.assertEqual(asked, [1])
         self.assertGreater(stats.free, 0)
         self.assertEqual(
             stats,
