@@ -7,9 +7,11 @@ from http import HTTPStatus
 
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.python.failure import Failure
-from twisted.web.resource import Resource
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from regproxy.management.pages.answers import NotFound
 from regproxy.management.readiness import Readiness
 from regproxy.management.security import restrict
 
@@ -17,11 +19,12 @@ from regproxy.management.security import restrict
 class ReadyResource(Resource):
     """Says whether clients may be sent here; if not, why, in a line each."""
 
-    isLeaf = True
-
     def __init__(self, readiness: Readiness) -> None:
         Resource.__init__(self)
         self._readiness = readiness
+
+    def getChild(self, path: bytes, request: IRequest) -> IResource:
+        return NotFound()
 
     def render(self, request: Request) -> int:
         """Answer, soon."""

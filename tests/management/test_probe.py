@@ -27,12 +27,15 @@ class Given(Readiness):
 
 class ProbeTests(SynchronousTestCase):
     def send(
-        self, given: Callable[[], list[str] | Deferred[list[str]]], method: str = "GET"
+        self,
+        given: Callable[[], list[str] | Deferred[list[str]]],
+        method: str = "GET",
+        path: str = "/readyz",
     ) -> MemoryStream:
         root = Resource()
         root.putChild(b"readyz", ReadyResource(Given(given)))
         stream = House(root).connect()
-        stream.send(f"{method} /readyz HTTP/1.1\r\nHost: proxy\r\n\r\n".encode())
+        stream.send(f"{method} {path} HTTP/1.1\r\nHost: proxy\r\n\r\n".encode())
         return stream
 
     def ask(self, problems: list[str], method: str = "GET") -> Response:
@@ -57,6 +60,10 @@ class ProbeTests(SynchronousTestCase):
     def test_other_methods(self) -> None:
         answer = self.ask([], "POST")
         self.assertEqual((answer.status, answer.headers["allow"]), (405, "get, head"))
+
+    def test_nothing_below(self) -> None:
+        (answer,) = responses(self.send(list, path="/readyz/x").take())
+        self.assertEqual(answer.status, 404)
 
     def test_leaves(self) -> None:
         cancelled: list[object] = []
