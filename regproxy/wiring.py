@@ -375,7 +375,7 @@ def fingerprint(foundation: Foundation) -> str:
 def _welcome(foundation: Foundation, config: Config) -> OpenSite:
     pages, facts = Pages(PROXY, _now), Facts.of(config)
     setup = SetupResource(facts, foundation.ca.pem, pages.render, at_proxy_port=True)
-    return OpenSite(pages, foundation.ca, facts.proxy_port, {"setup": setup})
+    return OpenSite(pages, foundation.ca, facts, {"setup": setup})
 
 
 def _management(foundation: Foundation, config: Config) -> ManagementSite:
@@ -398,8 +398,7 @@ def _management(foundation: Foundation, config: Config) -> ManagementSite:
         "readyz": ReadyResource(parts.readiness),
         "setup": SetupResource(facts, foundation.ca.pem, pages.render, at_proxy_port=False),
     }
-    metrics, port = _metrics(foundation), facts.proxy_port
-    return ManagementSite(pages, sources, guard, metrics, port, others, _now)
+    return ManagementSite(pages, sources, guard, _metrics(foundation), facts, others, _now)
 
 
 def _metrics(foundation: Foundation) -> Metrics:

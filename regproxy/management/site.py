@@ -24,6 +24,7 @@ from regproxy.management.pages.images import ImageList, ImagePage, RepositoryLis
 from regproxy.management.pages.rendering import Pages
 from regproxy.management.pages.sources import Authority, Sources
 from regproxy.management.pages.static import Static
+from regproxy.management.setup.facts import Facts
 from regproxy.web.headers import field_text
 from regproxy.web.site import StrictRequest
 
@@ -36,22 +37,25 @@ class OpenSite(Resource):
     Args:
         pages: renders.
         authority: the CA.
-        proxy_port: the port of the ``[proxy]`` listener.
+        facts: where the proxy is.
         others: what is mounted besides, by the first segment of its path.
-        welcome: the path of the page about the certificate.
+        at_proxy_port: it is there, and its first page is the one about the certificate.
     """
 
     def __init__(
         self,
         pages: Pages,
         authority: Authority,
-        proxy_port: int,
+        facts: Facts,
         others: Mapping[str, IResource],
-        welcome: str = "/",
+        *,
+        at_proxy_port: bool = True,
     ) -> None:
         super().__init__()
         self._pages = pages
-        self._put(welcome, CertificatePage(pages, authority, proxy_port, welcome))
+        here = "/" if at_proxy_port else "/ca"
+        page = CertificatePage(pages, authority, facts, here, at_proxy_port=at_proxy_port)
+        self._put(here, page)
         self._put("/ca.crt", Certificates(authority))
         self._put("/ca.der", DerCertificate(authority))
         self._put("/healthz", _Health())
@@ -84,11 +88,11 @@ class ManagementSite(OpenSite):
         sources: Sources,
         guard: Guard,
         metrics: Metrics,
-        proxy_port: int,
+        facts: Facts,
         others: Mapping[str, IResource],
         now: Callable[[], datetime],
     ) -> None:
-        super().__init__(pages, sources.authority, proxy_port, others, "/ca")
+        super().__init__(pages, sources.authority, facts, others, at_proxy_port=False)
         self._put("/", Dashboard(pages, guard, sources, now))
         self._put("/events", EventList(pages, guard, sources))
         self._put("/image", ImagePage(pages, guard, sources))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.static import Data
 
-from regproxy.config.model import ManagementSection
+from regproxy.config.model import Config, ManagementSection
 from regproxy.management.pages.rendering import PROXY, Pages
+from regproxy.management.setup.facts import Facts
 from regproxy.management.site import OpenSite
+from regproxy.web.channel import StrictChannel
 from tests.support.management import CA, NOW, FakeAuthority
 from tests.support.pages import GivenMetrics, PagesCase, parse
 from tests.support.sites import House
@@ -110,16 +114,21 @@ class MetricsTests(PagesCase):
 class OpenTests(SynchronousTestCase):
     """The tree of the proxy port."""
 
-    def ask(self, path: str) -> tuple[bytes, bytes]:
+    def ask(self, path: str, *, secure: bool = False) -> tuple[bytes, bytes]:
         """Status line and body."""
         tree = OpenSite(
             Pages(PROXY, lambda: NOW),
             FakeAuthority(),
-            3128,
+            Facts.of(Config(data=Path("/nowhere"))),
             {"setup": Data(b"set up", "text/plain")},
         )
         request = f"GET {path} HTTP/1.1\r\nHost: proxy.example:3128\r\nAccept: text/html\r\n\r\n"
-        head, _, body = House(tree).ask(request.encode()).partition(b"\r\n\r\n")
+        stream = House(tree).connect()
+        assert isinstance(stream.protocol, StrictChannel)
+        stream.protocol.secure = secure
+        stream.send(request.encode())
+        head, _, body = stream.take().partition(b"\r\n\r\n")
+        stream.finish()
         return head.split(b"\r\n")[0], body
 
     def test_welcome(self) -> None:
@@ -132,6 +141,11 @@ class OpenTests(SynchronousTestCase):
         self.assertIn("http://proxy.example:3128", page.text)
         links = [each.attributes["href"] for each in page.one("nav").all("a")]
         self.assertEqual(links, ["/", "/setup"])
+
+    def test_by_tls(self) -> None:
+        """The proxy is told as the reader found it."""
+        _, body = self.ask("/", secure=True)
+        self.assertIn(b"HTTPS_PROXY=https://proxy.example:3128", body)
 
     def test_only_what_clients_need(self) -> None:
         for path in "/ca.crt", "/ca.der", "/healthz", "/setup", "/static/regproxy.css":

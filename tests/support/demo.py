@@ -98,8 +98,8 @@ def sites(*, empty: bool) -> tuple[Resource, Resource]:
     pem = make_ca().certificate_pem
     setup = SetupResource(facts, lambda: pem, pages.render, at_proxy_port=False)
     others = {"api": api, "setup": setup}
-    management = ManagementSite(pages, fake.sources(), guard, GivenMetrics(), 3128, others, now)
-    return management, OpenSite(Pages(PROXY, now), fake.authority, 3128, {})
+    management = ManagementSite(pages, fake.sources(), guard, GivenMetrics(), facts, others, now)
+    return management, OpenSite(Pages(PROXY, now), fake.authority, facts, {})
 
 
 def now() -> datetime:

@@ -14,10 +14,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
 
-from regproxy.config.model import ManagementSection
+from regproxy.config.model import Config, ManagementSection
 from regproxy.management.access import Guard
 from regproxy.management.metrics import Metrics
 from regproxy.management.pages.rendering import MANAGEMENT, Pages
+from regproxy.management.setup.facts import Facts
 from regproxy.management.site import ManagementSite
 from regproxy.policy.visitors import BadLogins
 from regproxy.web.site import Entry
@@ -139,6 +140,7 @@ class PagesCase(SynchronousTestCase):
     """A management site that has nothing, unless a test puts something there."""
 
     section = ManagementSection(token_file=Path("token"))
+    facts = Facts.of(Config(data=Path("/nowhere")))
     #: Of each request.
     authorization = f"Bearer {TOKEN}"
 
@@ -155,7 +157,7 @@ class PagesCase(SynchronousTestCase):
             self.fake.sources(),
             Guard(self.section, Now(), clock, BadLogins(), lambda path: TOKEN.encode()),
             self.metrics,
-            3128,
+            self.facts,
             self.others,
             lambda: NOW,
         )

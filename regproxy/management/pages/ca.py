@@ -5,6 +5,7 @@ from __future__ import annotations
 from regproxy.management.pages.answers import Answering, Shown, View
 from regproxy.management.pages.rendering import Pages
 from regproxy.management.pages.sources import Authority
+from regproxy.management.setup.facts import Facts
 from regproxy.oci.names import Host
 from regproxy.web.site import StrictRequest
 
@@ -17,25 +18,37 @@ class CertificatePage(View):
     """The page for people. Everybody may read it.
 
     Args:
-        here: the path that it is at.
-        port: of the ``[proxy]`` listener.
+        facts: where the proxy is.
+        here: the path that the page is at.
+        at_proxy_port: that is where the reader found it.
     """
 
-    def __init__(self, pages: Pages, authority: Authority, port: int, here: str) -> None:
+    def __init__(
+        self, pages: Pages, authority: Authority, facts: Facts, here: str, *, at_proxy_port: bool
+    ) -> None:
         super().__init__(pages, None)
         self.here = here
         self._authority = authority
-        self._port = port
+        self._facts = facts
+        self._at_proxy_port = at_proxy_port
 
     async def show(self, request: StrictRequest) -> Shown:
         return Shown(
             "pages/ca.html",
             {
                 "ca": self._authority.state(),
-                "proxy": proxy_url(request, self._port),
+                "proxy": self._proxy(request),
                 "secure": request.isSecure(),
             },
         )
+
+    def _proxy(self, request: StrictRequest) -> str:
+        # Its URL as this reader can reach it: by the name that brought the reader here.
+        name = "PROXY" if request.authority is None else request.authority.name
+        proxy = Host(name, self._facts.proxy_port)
+        if self._at_proxy_port and request.isSecure():
+            return f"https://{proxy.authority}"
+        return self._facts.url(proxy)
 
 
 class Certificates(Answering):
@@ -60,9 +73,3 @@ class DerCertificate(Certificates):
     async def read(self, request: StrictRequest) -> tuple[str, bytes]:
         request.setHeader("Content-Disposition", 'inline; filename="regproxy.der"')
         return _TYPE, self._authority.der()
-
-
-def proxy_url(request: StrictRequest, port: int) -> str:
-    """The proxy as this reader can reach it: by the name that brought the reader here."""
-    name = "PROXY" if request.authority is None else request.authority.name
-    return f"http://{Host(name, port).authority}"

@@ -50,6 +50,11 @@ class PageTests(PagesCase):
             answer = self.ask("/ca", host=host)
             self.assertIn(f"HTTPS_PROXY={url}".encode(), answer.body)
 
+    def test_proxy_by_tls(self) -> None:
+        """It is told as the port wants it."""
+        self.facts = evolve(self.facts, tls_ports=frozenset({3128}))
+        self.assertIn(b"HTTPS_PROXY=https://localhost:3128", self.ask("/ca").body)
+
     def test_nameless(self) -> None:
         """HTTP/1.0 needs no name."""
         answer = self.house().ask(b"GET /ca HTTP/1.0\r\n\r\n")
