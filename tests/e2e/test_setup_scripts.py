@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 from tests.e2e.scripts import MachineTestCase, made, on_machines
 from tests.support.machines import ALPINE, BARE, FAMILIES, SHELLS, Family
 from tests.support.process import Result
@@ -109,6 +113,43 @@ class NotesTests(MachineTestCase):
         machine.log()
         self.assertNotEqual(machine.run(made("crio")).code, 0)
         self.assertEqual(machine.restarted(), ["crio.service"])
+
+    def test_not_there(self) -> None:
+        """A service that is installed later is set up, too; but that is said."""
+        machine = self.machine()
+        machine.command(
+            "systemctl", "case $1 in is-active) exit 3 ;; show) echo LoadState=not-found ;; esac"
+        )
+        said = "there is no docker.service yet"
+        self.succeed(machine.run(made("docker")), said)
+        self.assertNotIn(said, machine.run(made("docker", undo="1")).check())
+        machine = self.machine(ALPINE)
+        self.succeed(machine.run(made("docker")), said)
+        machine.write("/etc/init.d/docker", "")
+        self.assertNotIn(said, machine.run(made("docker")).check())
+
+    def test_one_at_a_time(self) -> None:
+        """A run waits for the end of another one."""
+        for shell in SHELLS:
+            machine = self.machine()
+            lock = machine.root / "run/regproxy-setup.lock"
+            with lock.open("w") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                # It can ask for the lock again only when it has been told that it is held.
+                machine.command(
+                    "flock",
+                    '[ "$1" = -n ] || cat </services/end\n/bin/flock "$@"',
+                )
+                os.mkfifo(machine.root / "services/end")
+                with ThreadPoolExecutor() as runs:
+                    run = runs.submit(machine.run, made("docker"), shell=shell)
+                    # Opening it waits for who reads.
+                    end = (machine.root / "services/end").open("w")
+                    self.assertFalse((machine.root / "var/lib/regproxy-setup").exists())
+                    fcntl.flock(held, fcntl.LOCK_UN)
+                    end.close()
+                    self.succeed(run.result(), "another run is under way")
+            self.assertTrue((machine.root / "var/lib/regproxy-setup").exists())
 
     def test_changed_by_others(self) -> None:
         """A run sets it right; undo leaves it alone."""

@@ -25,7 +25,7 @@ SHELLS: Final = ("busybox", "dash")
 
 _LOG: Final = "log"
 # Where programs keep what is nobody's business.
-_FLEETING: Final = ("log", "tmp", "dev", "services")
+_FLEETING: Final = ("log", "tmp", "dev", "run", "services")
 
 _LOGGED: Final = f'#!/bin/sh\necho "${{0##*/}} $*" >>/{_LOG}\n'
 # As they gather what is in the directory of the family.
@@ -91,7 +91,7 @@ class Machine:
         for name in ("bin", "dev", "etc", "services", "tmp", "usr/bin", "var/lib"):
             (root / name).mkdir(parents=True)
         os.mknod(root / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-        for name in SHELLS:
+        for name in (*SHELLS, "flock"):
             self._bring(program(name))
         subprocess.run(
             [program("chroot"), root, "/bin/busybox", "--install", "-s", "/bin"], check=True

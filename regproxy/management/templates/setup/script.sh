@@ -40,6 +40,16 @@ die() {
 }
 has() { command -v "$1" >/dev/null 2>&1; }
 
+# alone: two runs at a time would change the same files.
+alone() {
+    has flock || return 0
+    mkdir -p /run
+    exec 9>/run/regproxy-setup.lock
+    flock -n 9 && return
+    say 'another run is under way: waiting for its end'
+    flock 9
+}
+
 {% include "setup/pieces/files.sh" %}
 {% include "setup/pieces/services.sh" %}
 {% block pieces %}{% endblock %}
@@ -50,6 +60,7 @@ main() {
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     trap 'exit 1' HUP INT TERM
+    alone
     : >"$work/files"
     init=$(init)
     if [ -n "$undo" ]; then
@@ -69,6 +80,7 @@ main() {
     if [ -n "$undo" ]; then
         say "what was there before is there again"
     else
+        installed
         check
     fi
 }

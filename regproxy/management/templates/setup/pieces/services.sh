@@ -11,6 +11,22 @@ init() {
     fi
 }
 
+# installed: a word when none of the services is there.
+installed() {
+    [ -n "$units" ] || return 0
+    for unit in $units; do
+        case $init in
+            systemd)
+                [ -d /run/systemd/system ] || return 0
+                systemctl show -p LoadState "$unit" | grep -q not-found || return 0
+                ;;
+            openrc) [ ! -e "/etc/init.d/${unit%.service}" ] || return 0 ;;
+            *) return 0 ;;
+        esac
+    done
+    say "there is no $units yet: when there is, it reads what is set"
+}
+
 # restart UNIT: if it runs, so that it reads what has changed.
 restart() {
     name=${1%.service}
@@ -29,7 +45,7 @@ restart() {
             [ -d /run/openrc ] || return 0
             rc-service "$name" status >/dev/null 2>&1 || return 0
             say "restarting $name"
-            rc-service "$name" restart || die "$name does not start: see its log"
+            rc-service "$name" restart 9>&- || die "$name does not start: see its log"
             ;;
         *) say "there is neither systemd nor OpenRC: if $name runs, restart it yourself" ;;
     esac
