@@ -44,7 +44,7 @@ PAGES: Final = (
 def demo(*options: str) -> Demo:
     """One for all tests."""
     started = Demo(*options)
-    atexit.register(lambda: started.process.stop())
+    atexit.register(started.stop)
     return started
 
 
@@ -156,7 +156,7 @@ class HandTests(SynchronousTestCase):
     def test_proxy_gone(self) -> None:
         """A page that is out of date says so; and is up to date when the proxy is back."""
         stage = Demo()
-        self.addCleanup(lambda: stage.process.stop())
+        self.addCleanup(stage.stop)
         with reader(stage.url) as somebody:
             state = somebody.page.get_by_role("status")
             somebody.open("/")
@@ -181,7 +181,7 @@ class HandTests(SynchronousTestCase):
     def test_without_script(self) -> None:
         """The figures, the chart and what can be done are there all the same."""
         stage = Demo()
-        self.addCleanup(stage.process.stop)
+        self.addCleanup(stage.stop)
         with reader(stage.url, java_script_enabled=False) as somebody:
             page = somebody.page
             somebody.open("/")

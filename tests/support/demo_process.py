@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +17,7 @@ class Demo:
     """The site with parts that are made up, in a process of its own."""
 
     def __init__(self, *options: str) -> None:
-        self._log = Path(tempfile.mkdtemp(prefix="pages-")) / "demo.log"
+        self._directory = Path(tempfile.mkdtemp(prefix="pages-"))
         self._options = options
         self._ports = [free_port(), free_port()]
         #: Of the management port, and of the proxy port.
@@ -33,5 +34,11 @@ class Demo:
             *self._options,
         ]
         env = environment(PYTHONPATH=_ROOT)
-        self.process = Process("demo", command, log=self._log, env=env)
+        log = self._directory / "demo.log"
+        self.process = Process("demo", command, log=log, env=env)
         self.process.wait_until(lambda: all(map(listens, self._ports)))
+
+    def stop(self) -> None:
+        """Stop the process, and leave nothing."""
+        self.process.stop()
+        shutil.rmtree(self._directory)

@@ -33,7 +33,7 @@ def main() -> None:
                     somebody.open(path)
                     somebody.page.screenshot(path=directory / f"{name}-{scheme}.png")
     finally:
-        demo.process.stop()
+        demo.stop()
 
 
 if __name__ == "__main__":
