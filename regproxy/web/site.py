@@ -357,15 +357,17 @@ def check_head(request: StrictRequest) -> Host | None:
     return host
 
 
-def reason_phrase(error: RegistryError) -> bytes | None:
-    """The reason phrase of an answer to *error*; None for the usual one.
+def reason_phrase(error: RegistryError) -> bytes:
+    """The reason phrase of an answer to *error*.
 
     docker, containerd and podman show no more than the status line of a 5xx: there it says
     why, in at most 200 printable characters (RFC 9112 section 4).
     """
+    phrase = HTTPStatus(error.status).phrase
     if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return None
-    phrase = f"{HTTPStatus(error.status).phrase}: {error.message}"[:200]
+        # twisted.web does not know all of them.
+        return phrase.encode()
+    phrase = f"{phrase}: {error.message}"[:200]
     return "".join(each if " " <= each <= "~" else "?" for each in phrase).encode("ascii")
 
 

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from regproxy.oci.errors import BadGateway, BadRequest, Denied, RegistryError
+from regproxy.oci.errors import BadGateway, BadRequest, Denied, Misdirected, RegistryError
 from regproxy.oci.names import Host
 from regproxy.web.sender import send
 from regproxy.web.site import MEANINGLESS_BODY, Entry, StrictRequest, reason_phrase
@@ -305,7 +305,9 @@ class ErrorTests(SynchronousTestCase):
             "x" * 500: b"Bad Gateway: " + b"x" * 187,
         }.items():
             self.assertEqual(reason_phrase(BadGateway(message)), phrase)
-        self.assertIsNone(reason_phrase(BadRequest("no")))
+        self.assertEqual(reason_phrase(BadRequest("no")), b"Bad Request")
+        # twisted.web does not know it.
+        self.assertEqual(reason_phrase(Misdirected("no")), b"Misdirected Request")
 
     def test_client_is_gone(self) -> None:
         waiting: list[StrictRequest] = []
