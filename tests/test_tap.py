@@ -116,14 +116,15 @@ class OptionsTests(SynchronousTestCase):
         self.file.write_text(
             'data = "/srv"\n[proxy]\nlisten = ["tcp:1", "tcp:http"]\n'
             '[tls]\nlisten = ["carrier-pigeon:1", "haproxy:systemd:domain=INET:index=0"]\n'
-            'http_listen = ["haproxy:tcp:x"]'
+            'http_listen = ["haproxy:tcp:x", "tcp:65535", "tcp6:port=65536:interface=\\\\:\\\\:"]'
         )
         code, _ = self.exits(lambda: self.parse("--config", str(self.file), "--check"))
-        proxy, tls, http = code.splitlines()
+        proxy, tls, http, port = code.splitlines()
         expected = 'expected an endpoint such as "tcp:3128", found '
         self.assertIn(f"{self.file}: proxy.listen[1]: {expected}'tcp:http'", proxy)
         self.assertIn(f"{self.file}: tls.listen[0]: {expected}'carrier-pigeon:1'", tls)
         self.assertIn(f"{self.file}: tls.http_listen[0]: {expected}'haproxy:tcp:x'", http)
+        self.assertIn(f"{self.file}: tls.http_listen[2]: {expected}'tcp6:port=65536:", port)
 
     def test_no_file(self) -> None:
         code, _ = self.exits(lambda: self.parse("--config", "/nonexistent/regproxy.toml"))

@@ -131,9 +131,13 @@ class Client:
         if not data:
             return None
         try:
-            return json.loads(data)
+            answer = json.loads(data)
         except (ValueError, RecursionError):
             raise self._strange() from None
+        if not isinstance(answer, dict):
+            # All that the API says is an object.
+            raise self._strange()
+        return answer
 
     def _api(self, path: str, query: dict[str, str | int | None]) -> str:
         given = {key: value for key, value in query.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -36,6 +37,7 @@ PROXIED: Final = "haproxy:"
 BACKLOG: Final = 4096
 # The kinds of endpoint that have one.
 _WITH_BACKLOG: Final = ("tcp:", "tcp6:", "ssl:", "unix:")
+_WITH_PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]{1,20})(?::|\Z)")
 # What Twisted raises for a description of an endpoint that it cannot read.
 NO_ENDPOINT: Final = (ValueError, TypeError, LookupError, ImportError, OSError)
 
@@ -62,12 +64,20 @@ def bad_endpoints(config: Config) -> list[str]:
                 continue
             try:
                 serverFromString(None, endpoint)
+                _check_port(endpoint)
             except NO_ENDPOINT as error:
                 found.append(
                     f'{key_path(way, index)}: expected an endpoint such as "tcp:3128",'
                     f" found {shown(description)}: {error}"
                 )
     return found
+
+
+def _check_port(endpoint: str) -> None:
+    # Twisted finds out when it listens.
+    match = _WITH_PORT.match(endpoint)
+    if match is not None and not 0 <= int(match[1]) <= 65535:
+        raise ValueError(f"there is no port {match[1]}")
 
 
 def key_path(way: str, index: int) -> str:

@@ -119,6 +119,7 @@ class ClientTests(SynchronousTestCase):
             (Answer(b"<html>", 401, "text/html"), NotAllowed),
             (Answer(b"<html>", 200, "text/html"), CommandFailed),
             (Answer(b"[" * 9999, 200), CommandFailed),
+            (Answer([], 200), CommandFailed),
             (Answer(b"{", 400, "application/problem+json"), CommandFailed),
             (Answer([], 400, "application/problem+json"), CommandFailed),
             (Answer({"detail": 1}, 400, "application/problem+json"), CommandFailed),
