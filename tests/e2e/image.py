@@ -25,11 +25,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy import __version__
 from tests.support import docker_registry_proxy, images
-from tests.support.appliance import PORT, USER, Host
+from tests.support.appliance import PORT, ROOT, USER, Host
 from tests.support.certificates import make_ca
 from tests.support.clients import Docker
 from tests.support.images import Image
-from tests.support.process import Process
+from tests.support.process import Process, Result
 from tests.support.proxy import Value, toml
 from tests.support.registry import ALICE, Keys, Registry
 
@@ -287,6 +287,48 @@ class ImageTests(ImageTestCase):
         (first, fetched), (second, fetched_again) = found
         self.assertEqual(first, second)
         self.assertEqual((fetched, fetched_again), (1, 0))
+
+    def test_compose(self) -> None:
+        """As compose.yaml has it: it comes up, pulls, and is the same when it comes up again."""
+        blob = self.site.publish("composed", images.image()).blobs[-1]
+        self.host.docker("tag", self.site.image, "regproxy:latest").check()
+        shutil.copy(ROOT / "docker/compose.yaml", self.directory)
+        self.configure()
+        # What is of this place, and not of the file.
+        (self.directory / "place.yaml").write_text(
+            json.dumps(
+                {
+                    "services": {
+                        "regproxy": {
+                            "container_name": CONTAINER,
+                            "extra_hosts": [f"{NAME}:{self.host.bridge}"],
+                            "volumes": [f"{self.site.keys.ca}:/etc/upstream.pem:ro"],
+                            "healthcheck": {"interval": "1s"},
+                        }
+                    }
+                }
+            )
+        )
+        self.addCleanup(self.compose, "down", "--volumes")
+        found = []
+        for _ in range(2):
+            self.compose("up", "--detach", "--no-build").check()
+            self.host.wait_until_up(CONTAINER)
+            ca = self.directory / "ca.pem"
+            ca.write_bytes(self.host.get("/ca.crt"))
+            recording = self.site.registry.record()
+            answer = self.host.fetch(self.site.authority, f"/v2/composed/blobs/{blob.digest}", ca)
+            self.assertEqual(answer.body, blob.content)
+            found.append((ca.read_bytes(), recording.traffic().gets("blobs").total()))
+            self.compose("down").check()
+        (first, fetched), (second, fetched_again) = found
+        self.assertEqual(first, second)
+        self.assertEqual((fetched, fetched_again), (1, 0))
+
+    def compose(self, *arguments: str) -> Result:
+        """Run docker-compose with the project of this test."""
+        files = [f"--file={self.directory / name}" for name in ("compose.yaml", "place.yaml")]
+        return self.host.compose(*files, "--project-name=regproxy", *arguments)
 
     def test_wrong_configuration(self) -> None:
         """It ends with the error on its log and status 1."""

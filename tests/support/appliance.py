@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tests.support.clients import Docker
 from tests.support.namespaces import Namespace
-from tests.support.process import Process, Result, environment
+from tests.support.process import Process, Result, environment, run
 from tests.support.programs import program, twistd
 from tests.support.proxy import Answer
 from tests.support.registry import Server
@@ -109,6 +109,11 @@ class Host:
     def docker(self, *arguments: str, timeout: float = 60.0) -> Result:
         """Run the docker command."""
         return self.daemon.docker(*arguments, timeout=timeout)
+
+    def compose(self, *arguments: str) -> Result:
+        """Run docker-compose."""
+        env = {**self.daemon.env, "DOCKER_HOST": self.daemon.host}
+        return run(program("docker-compose"), *arguments, env=env)
 
     def start(self, *arguments: str) -> Process:
         """Begin to run the docker command."""

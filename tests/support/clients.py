@@ -125,7 +125,7 @@ class Docker(Client):
         """
         super().__init__(directory, proxy_url, ca_file)
         self._sockets = short_directory()
-        self._host = f"unix://{self._sockets}/docker.sock"
+        self.host = f"unix://{self._sockets}/docker.sock"
         config = directory / "daemon.json"
         config.write_text(json.dumps({"registry-mirrors": mirrors}))
         arguments = [
@@ -136,7 +136,7 @@ class Docker(Client):
             f"--data-root={directory / 'data'}",
             f"--exec-root={self._sockets / 'exec'}",
             f"--pidfile={directory / 'dockerd.pid'}",
-            f"--host={self._host}",
+            f"--host={self.host}",
             "--bridge=none" if bridge is None else f"--bip={bridge}",
             "--iptables=false",
             "--ip6tables=false",
@@ -169,7 +169,7 @@ class Docker(Client):
     def command(self, *arguments: str) -> list[str]:
         """The command line of the docker command."""
         config = str(self.directory / "docker-config")
-        return [program("docker"), "--config", config, "--host", self._host, *arguments]
+        return [program("docker"), "--config", config, "--host", self.host, *arguments]
 
     def log_in(self, host: str, login: Login) -> Result:
         """``docker login``, which asks the registry."""
