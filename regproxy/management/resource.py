@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -116,6 +117,9 @@ class ApiResource(Resource):
             raise _told(error, operation.errors) from error
 
     def _failed(self, failure: Failure, request: StrictRequest) -> None:
+        if failure.check(ConnectionAborted):
+            # The connection ends, and its request will be logged with that.
+            return
         refusal = _refusal(failure.value)
         if request.over:
             # Nobody is there; who left is no fault of ours.

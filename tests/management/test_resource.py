@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.testing import StringTransport
 
 from regproxy.config.model import ManagementSection
@@ -274,6 +275,22 @@ class ErrorTests(ResourceCase):
         self.result = Deferred(cancelled.append)
         self.send("GET", "/things").finish()
         self.assertEqual(len(cancelled), 1)
+        self.assertEqual(self.house.statuses, [499])
+
+    def test_leaves_unseen(self) -> None:
+        """The body's way knows it before the request does; that is no error either."""
+
+        class Left:
+            async def send(self, request: StrictRequest) -> None:
+                request.setHeader("Content-Length", "4")
+                request.write(b"ab")
+                raise ConnectionAborted
+
+        self.serve(self.operation(answer=Media(OCTETS)))
+        self.result = Left()
+        stream = self.send("GET", "/things")
+        self.assertTrue(stream.take().endswith(b"ab"))
+        stream.finish()
         self.assertEqual(self.house.statuses, [499])
 
     def test_mistake_after_leaving(self) -> None:
